@@ -1,0 +1,16 @@
+"""One HTTP call that runs a notebook: a Jupyter Server extension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_nbexec._version import __version__
+
+__all__ = ["__version__"]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Tell Jupyter Server what to load."""
+    from jupyter_nbexec.app import NbExec
+
+    return [{"module": "jupyter_nbexec", "app": NbExec}]

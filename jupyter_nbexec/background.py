@@ -1,0 +1,88 @@
+"""One thread with an event loop of its own, for work that would hold up the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Seconds of work after which a background thread lets the server's loop go first, and for how long at most.
+TURN, PATIENCE = 0.001, 0.1
+#: Times that the server's loop then looks for what there is to do: an answer takes several steps.
+ROUNDS = 3
+#: Seconds that `stop` gives what still runs to end.
+FAREWELL = 5.0
+
+
+class Turns(threading.local):
+    """Has a thread that is busy without end let another thread's event loop have the interpreter.
+
+    To sleep is not enough. On a machine whose processors are all busy the other thread is woken too late
+    to find the interpreter free, again and again: one second and more was measured. So this waits until
+    the other loop has had its turn.
+    """
+
+    #: The loop that goes first; None in threads that serve no other.
+    first: asyncio.AbstractEventLoop | None = None
+    _end = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has had its turn."""
+        return time.thread_time() >= self._end
+
+    def end(self) -> None:
+        """Wait until the other loop has had its turn. This thread's own loop stands still meanwhile."""
+        if self.first is not None:
+            passed = threading.Event()
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self.first.call_soon_threadsafe(_pass, self.first, passed, ROUNDS)
+                passed.wait(PATIENCE)
+        self._end = time.thread_time() + TURN
+
+
+turns = Turns()
+
+
+def _pass(loop: asyncio.AbstractEventLoop, passed: threading.Event, rounds: int) -> None:
+    if rounds > 0:
+        loop.call_soon(_pass, loop, passed, rounds - 1)
+    else:
+        passed.set()
+
+
+class BackgroundLoop:
+    """An event loop in a thread. `stop` ends both; until then both are there."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on this loop. From another event loop, which goes first from now on."""
+        self._loop.call_soon_threadsafe(setattr, turns, "first", asyncio.get_running_loop())
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def stop(self) -> None:
+        """End the loop and its thread; what still runs there is cancelled."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=FAREWELL)

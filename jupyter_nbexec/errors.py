@@ -1,0 +1,246 @@
+"""Everything that can go wrong before a run, or outside of one, in one tree.
+
+    NbexecError                       code                      HTTP status
+    ├── BadRequest
+    │   ├── InvalidJson               invalid_json              400
+    │   ├── InvalidRequest            invalid_request           400
+    │   └── InvalidParameter          invalid_parameter         400
+    ├── NotFound
+    │   ├── NotebookNotFound          notebook_not_found        404
+    │   ├── RunNotFound               run_not_found             404
+    │   ├── KernelNotFound            kernel_not_found          404
+    │   └── EndpointNotFound          endpoint_not_found        404
+    ├── MethodNotAllowed              method_not_allowed        405
+    ├── NotAcceptable                 not_acceptable            406
+    ├── Conflict
+    │   ├── RunEnded                  run_ended                 409
+    │   └── KernelBusy                kernel_busy               409
+    ├── BodyTooLarge                  body_too_large            413
+    ├── UnsupportedMediaType          unsupported_media_type    415
+    ├── Unprocessable
+    │   ├── InvalidNotebook           invalid_notebook          422
+    │   ├── NotANotebook              not_a_notebook            422
+    │   ├── NoSuchKernel              no_such_kernel            422
+    │   └── IdempotencyMismatch       idempotency_mismatch      422
+    ├── QueueFull                     queue_full                429
+    ├── Stopping                      stopping                  503
+    └── StorageUnavailable            storage_unavailable       503
+
+A cell that fails is not in this tree: it is the result of a run (`models.RunError`).
+The docstring of a class is its default message.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+
+class NbexecError(Exception):
+    """The request could not be carried out."""
+
+    code = "internal_error"
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        #: Further members of the JSON answer, such as `errors` or `kernels`.
+        self.details = details
+        super().__init__(self.message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        return {}
+
+
+class BadRequest(NbexecError):
+    """The request cannot be understood."""
+
+    code = "invalid_request"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class InvalidJson(BadRequest):
+    """The body is not valid JSON in UTF-8."""
+
+    code = "invalid_json"
+
+
+class InvalidRequest(BadRequest):
+    """The request has fields that are unknown or of the wrong type.
+
+    `errors` lists each as `{"field", "message"}`.
+    """
+
+    def __init__(self, *errors: tuple[str, str]) -> None:
+        text = "; ".join(f"{field}: {message}" for field, message in errors)
+        listed = [{"field": field, "message": message} for field, message in errors]
+        super().__init__(f"The request is not valid: {text}", errors=listed)
+
+
+class InvalidParameter(BadRequest):
+    """The parameters do not fit the notebook.
+
+    `errors` lists each as `{"parameter", "message"}`.
+    """
+
+    code = "invalid_parameter"
+
+    def __init__(self, *errors: tuple[str, str]) -> None:
+        text = "; ".join(f"{name}: {message}" for name, message in errors)
+        listed = [{"parameter": name, "message": message} for name, message in errors]
+        super().__init__(f"The parameters are not valid: {text}", errors=listed)
+
+
+class NotFound(NbexecError):
+    """There is no such thing."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class NotebookNotFound(NotFound):
+    """There is no notebook at this path."""
+
+    code = "notebook_not_found"
+
+
+class RunNotFound(NotFound):
+    """There is no run with this id."""
+
+    code = "run_not_found"
+
+
+class KernelNotFound(NotFound):
+    """There is no live kernel with this id."""
+
+    code = "kernel_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """The notebook has no endpoint at this path."""
+
+    code = "endpoint_not_found"
+
+
+class MethodNotAllowed(NbexecError):
+    """This method is not allowed here."""
+
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__(f"Only {', '.join(allowed)} is allowed here.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Allow`, which RFC 9110 requires with a 405."""
+        return {"Allow": ", ".join(self.allowed)}
+
+
+class NotAcceptable(NbexecError):
+    """Nothing that this resource can give fits the Accept header."""
+
+    code = "not_acceptable"
+    status = HTTPStatus.NOT_ACCEPTABLE
+
+
+class Conflict(NbexecError):
+    """The state of the resource does not allow this."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class RunEnded(Conflict):
+    """The run has ended already."""
+
+    code = "run_ended"
+
+
+class KernelBusy(Conflict):
+    """The kernel is busy."""
+
+    code = "kernel_busy"
+
+
+class BodyTooLarge(NbexecError):
+    """The body is larger than this server allows."""
+
+    code = "body_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMediaType(NbexecError):
+    """The body must be JSON in UTF-8, with no content encoding."""
+
+    code = "unsupported_media_type"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Unprocessable(NbexecError):
+    """The request is well-formed, but what it names cannot be run."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class InvalidNotebook(Unprocessable):
+    """This is not a valid notebook of format 3 or 4."""
+
+    code = "invalid_notebook"
+
+
+class NotANotebook(Unprocessable):
+    """There is something at this path, but it is not a notebook."""
+
+    code = "not_a_notebook"
+
+
+class NoSuchKernel(Unprocessable):
+    """No kernelspec of this name is installed.
+
+    `kernels` lists those that are.
+    """
+
+    code = "no_such_kernel"
+
+    def __init__(self, name: str | None, installed: list[str]) -> None:
+        listed = ", ".join(installed) or "none"
+        super().__init__(f"There is no kernel {name!r} here; installed: {listed}", kernels=installed)
+
+
+class IdempotencyMismatch(Unprocessable):
+    """This idempotency key was used with another request."""
+
+    code = "idempotency_mismatch"
+
+
+class QueueFull(NbexecError):
+    """Too many runs are waiting already; try again later."""
+
+    code = "queue_full"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, retry_after: int) -> None:
+        #: Seconds after which a client may try again.
+        self.retry_after = retry_after
+        super().__init__()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Retry-After`, in whole seconds."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class Stopping(NbexecError):
+    """The server is stopping and takes no more runs."""
+
+    code = "stopping"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class StorageUnavailable(NbexecError):
+    """The run could not be recorded, so nothing was run; the server's log says why."""
+
+    code = "storage_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,0 +1,659 @@
+"""Execute a prepared notebook on a kernel, cell by cell, with nbclient.
+
+nbclient's own loop (`async_execute`, `async_setup_kernel`) must not be used inside a server: it replaces the
+server's SIGINT and SIGTERM handlers for good, lets a kernel that is lent to it leak sockets, and turns
+cancellation into "Kernel died". So this module drives `async_execute_cell` and rests on these rules:
+
+* The client is ours (`kernels/connection.py`), so that no output is lost and none is unbounded.
+* The task that executes a cell is never cancelled. Who wants it to end interrupts or kills the kernel, or
+  fails the link, and the cell ends by itself.
+* Whether a cell failed is read from its reply, which nbclient ignores for failures without an `error` output
+  and for replies that say `aborted`.
+* Saved outputs are cleared first: cells that are not reached must not show those of another day.
+
+Everything here runs on the background loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty
+from typing import Any
+
+import zmq.asyncio
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from nbformat.validator import NotebookValidationError
+
+from jupyter_nbexec import broadcast, outputs, result
+from jupyter_nbexec.kernels import connection
+
+#: Tag of cells that are not to be executed.
+SKIP_TAG = "skip-execution"
+#: Tag of cells that may raise.
+RAISES_TAG = "raises-exception"
+#: What `SystemExit` says where the notebook ended itself early, and well.
+CLEAN_EXITS = frozenset({"", "0", "None"})
+#: Ends an IPython kernel from within, as `exit()` does: it stops 0.1 s later. What child processes and C code
+#: have printed reaches the kernel through a pipe that a thread reads; it is sent on just before the stop.
+FAREWELL = (
+    "(lambda ip, sys: ("
+    "ip.kernel.io_loop.call_later(0.08, sys.stdout.flush),"
+    "ip.kernel.io_loop.call_later(0.08, sys.stderr.flush),"
+    "ip.__setattr__('exit_now', True)"
+    "))(__import__('IPython').get_ipython(), __import__('sys')) and None"
+)
+#: Has an IPython kernel send what is printed after 50 ms rather than 200 ms: who follows a run waits for it.
+PROMPTNESS = (
+    "[stream.__setattr__('flush_interval', 0.05)"
+    " for stream in (__import__('sys').stdout, __import__('sys').stderr)"
+    " if hasattr(stream, 'flush_interval')] and None"
+)
+#: Name of their values in a kernel's reply.
+_ASIDE = "jupyter_nbexec_aside"
+#: Seconds that a kernel may take to answer either.
+ASIDE_TIMEOUT = 2.0
+#: Seconds of silence after which a dead kernel has no more to say, and seconds it may take at most.
+QUIET, LAST_WORDS = 0.2, 2.0
+#: Seconds after which outputs are taken that came after their cell had ended.
+LATE = 0.1
+#: nbclient writes every source and every output to the server's log where that shows debugging: values of
+#: parameters, and what a notebook prints of its secrets, are no business of a log.
+_SILENT = logging.getLogger("jupyter_nbexec.nbclient")
+_SILENT.setLevel(logging.CRITICAL + 1)
+#: Bytes of a traceback, and of an exception's text, that are kept.
+MAX_TRACEBACK = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a run may keep, in bytes and numbers, and the patience with its kernel, in seconds."""
+
+    output_bytes: int
+    outputs: int
+    result_bytes: int
+    start_timeout: float
+    result_timeout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFailure:
+    """The cell that ended a run, by its index in the executed notebook, and what it raised."""
+
+    index: int
+    ename: str | None
+    evalue: str | None
+    traceback: list[str] = field(default_factory=list)
+
+
+class StartTimeoutError(Exception):
+    """The kernel did not answer in time."""
+
+
+@dataclass
+class Execution:
+    """One execution: what it works on, and how it went. Shared between two threads.
+
+    The background loop writes everything; the server's loop reads once the execution has ended, and
+    calls `stop` before.
+    """
+
+    notebook: NotebookNode
+    connection_info: dict[str, Any]
+    limits: Limits
+    allow_errors: bool = False
+    #: Whether the kernel is to end with the run.
+    ends_kernel: bool = True
+    #: Called on the background loop with what happens: type, index of the cell, and data, which may be
+    #: written as JSON and is not changed any more. Whoever applies them in turn to empty cells has the
+    #: outputs of the notebook:
+    #:
+    #: * `cell`: `state` is "started" or "ended"; `execution_count`.
+    #: * `output`: an output as in the notebook, and `display_id` where it has one. The text of a stream
+    #:   comes in pieces: one joins the cell's last output if that is of the same stream.
+    #: * `clear`: the cell's outputs go; if `wait`, then when its next output comes.
+    #: * `update`: all outputs there are with this `display_id`, in whichever cells, get this `data` and
+    #:   `metadata`. It belongs to no cell: the index is None.
+    on_event: Callable[[str, int | None, dict[str, Any]], object] = lambda *_: None
+
+    #: Whether the kernel has answered.
+    is_ready: bool = False
+    #: Whether no further cell is to be started.
+    is_stopping: bool = False
+    #: Whether all cells that were to be executed have been, and well.
+    has_run_cells: bool = False
+    #: Whether the kernel may still be busy with a value that takes too long to look at.
+    is_stuck: bool = False
+    #: Whether the kernel is about to end by itself.
+    is_leaving: bool = False
+    #: Index of the cell that is, or was last, being executed, and when it started (`time.monotonic`).
+    current: int | None = None
+    cell_started: float | None = None
+    #: Indices of the cells that have ended.
+    done: list[int] = field(default_factory=list)
+    failure: CellFailure | None = None
+    runner: _Client | None = None
+    result: Any = None
+    result_type: str | None = None
+    is_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        self.link = connection.Link(self.limits.output_bytes)
+
+    def stop(self) -> None:
+        """Start no further cell. From any thread."""
+        self.is_stopping = True
+
+    async def snapshot(self) -> NotebookNode:
+        """Copy the notebook as it is now, without the state of widgets. On the background loop.
+
+        The copy may be read in any thread: what is changed later is not in it.
+        """
+        if self.runner is not None:
+            self.runner.finish_texts()
+        copied = _copy(self.notebook)
+        if self.runner is None:
+            clear(copied)
+        return copied
+
+    async def abandon(self) -> None:
+        """Wait for the kernel no longer, once what it has said has been read. On the background loop."""
+        self.is_stopping = True
+        give_up = time.monotonic() + LAST_WORDS
+        while (left := min(give_up, self.link.heard + QUIET) - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        self.link.fail(connection.ConnectionLost())
+
+
+def is_executed(cell: NotebookNode) -> bool:
+    """Whether a run executes this cell."""
+    return bool(
+        cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", [])
+    )
+
+
+def clear(notebook: NotebookNode) -> None:
+    """Forget all that an earlier run left in the notebook."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+            cell.execution_count = None
+            cell.metadata.pop("execution", None)
+
+
+def _copy(notebook: NotebookNode) -> NotebookNode:
+    """Copy what executing a notebook changes, and no more: values are replaced, not changed."""
+    copied = NotebookNode(notebook)
+    copied.metadata = NotebookNode(notebook.metadata)
+    copied.cells = [NotebookNode(cell) for cell in notebook.cells]
+    for cell in copied.cells:
+        cell.metadata = NotebookNode(cell.metadata)
+        if "execution" in cell.metadata:
+            cell.metadata.execution = NotebookNode(cell.metadata.execution)
+        if cell.cell_type == "code":
+            cell.outputs = [NotebookNode(output) for output in cell.outputs]
+    return copied
+
+
+class _Late(deque[tuple[int, dict[str, Any]]]):
+    """Outputs that came after their cell had ended, and a call for each that comes."""
+
+    def __init__(self, on_append: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_append = on_append
+
+    def append(self, item: tuple[int, dict[str, Any]]) -> None:
+        super().append(item)
+        self._on_append()
+
+
+class _Client(NotebookClient):
+    """nbclient with bounded outputs: consecutive streams joined, everything counted, and told."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__(
+            execution.notebook,
+            timeout=None,
+            allow_errors=True,  # the reply decides, in `_failure_of`
+            iopub_timeout=10**9,  # the channel itself notices an end that is lost
+            skip_cells_with_tag=SKIP_TAG,
+            log=_SILENT,
+        )
+        # The mimicked Output widget sends on the shell socket while it is read: runs hang. Without
+        # it what the widget would capture is shown in the cell.
+        self.widget_registry = {}
+        self._link = execution.link
+        self._link.late = _Late(self._wake)
+        self._late_timer: asyncio.TimerHandle | None = None
+        self._events = broadcast.Gatherer(execution.on_event)
+        self._limits = execution.limits
+        #: The stream output that is being written, and the texts that it is still to get.
+        self._stream: NotebookNode | None = None
+        self._texts: list[str] = []
+        self._bytes = self._number = self._state_bytes = 0
+        #: What each cell has of these, so that clearing its outputs gives it back.
+        self._of_cell: dict[int, tuple[int, int]] = {}
+        #: Cells whose outputs are to be cleared when the next one comes. nbclient knows of one cell only.
+        self._clearing: set[int] = set()
+        #: The largest message so far for each display, and for each part of a widget's state.
+        self._largest: dict[tuple[str, ...], int] = {}
+
+    async def _async_poll_kernel_alive(self) -> None:
+        """Do nothing: the run watches its kernel itself.
+
+        nbclient's watcher asks the kernel manager from the wrong thread, and is left behind by a cell that
+        ends with an exception.
+        """
+
+    def tell_cell(self, index: int, state: str) -> None:
+        """Tell that a cell has started, or ended."""
+        count = self.nb.cells[index].execution_count
+        self._events.add("cell", index, {"state": state, "execution_count": count})
+        self._events.flush()
+
+    def finish_cell(self) -> None:
+        """Write what is buffered into the outputs, and tell it."""
+        self.take_late()
+        self.finish_texts()
+        self._events.flush()
+
+    def finish_texts(self) -> None:
+        """Write the texts of the stream that is being written into its output."""
+        if self._stream is not None:
+            self._stream.text += "".join(self._texts)
+        self._stream = None
+        self._texts.clear()
+
+    def take_late(self) -> None:
+        """Keep outputs that came after their cell had ended: some kernels, and all threads, send such."""
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
+        while self._link.late:
+            index, msg = self._link.late.popleft()
+            self.process_message(msg, self.nb.cells[index], index)
+
+    def _wake(self) -> None:
+        """See to it that late outputs are taken soon; not at once, since all texts are put together then."""
+        if self._late_timer is None:
+            self._late_timer = asyncio.get_running_loop().call_later(LATE, self.take_late)
+
+    def process_message(
+        self, msg: dict[str, Any], cell: NotebookNode, cell_index: int
+    ) -> NotebookNode | None:
+        """Keep what a message brings, as far as the limits allow.
+
+        A notebook may have its kernel send anything. What is no valid output is left out, and flagged.
+        """
+        self.clear_before_next_output = cell_index in self._clearing
+        try:
+            return self._keep(msg, cell, cell_index)
+        except (AttributeError, KeyError, TypeError, ValueError, NotebookValidationError):
+            self._link.has_lost_output = True
+            return None
+        finally:
+            if self.clear_before_next_output:
+                self._clearing.add(cell_index)
+            else:
+                self._clearing.discard(cell_index)
+
+    def _keep(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        kind = msg["msg_type"]
+        if kind.startswith("comm"):
+            return super().process_message(msg, cell, cell_index) if self._may_keep_state(msg) else None
+        if kind == "clear_output":
+            self.finish_texts()
+            # The next output must come through: it is the one that clears.
+            self._link.is_full = False
+        elif kind in connection.OUTPUT_TYPES:
+            if kind == "error":
+                self._link.has_lost_output |= _bound_error(msg["content"])
+                msg["size"] = min(msg["size"], 2 * MAX_TRACEBACK)
+            if not self._may_keep_output(msg, cell, cell_index):
+                return None
+            if kind == "stream":
+                return self._append(msg, cell, cell_index)
+            self.finish_texts()
+        had = len(cell.outputs)
+        output = super().process_message(msg, cell, cell_index)
+        if len(cell.outputs) < had or (kind == "clear_output" and not cell.outputs):
+            self._forget(cell_index)
+        self._tell(msg, output, cell_index)
+        return output
+
+    def _tell(self, msg: dict[str, Any], output: NotebookNode | None, cell_index: int) -> None:
+        """Tell what a message has changed, other than a stream."""
+        content = msg["content"]
+        if msg["msg_type"] == "clear_output":
+            self._events.add("clear", cell_index, {"wait": bool(content.get("wait"))})
+        if output is not None:
+            self._events.add("output", cell_index, {**output, **_display_of(content)}, msg["size"])
+
+    def _update_display_id(self, display_id: str, msg: dict[str, Any]) -> None:
+        """Update what was displayed under this id, and tell it; a further display does so too."""
+        super()._update_display_id(display_id, msg)
+        if any(self._display_id_map.get(display_id, {}).values()):
+            content = msg["content"]
+            update = {"display_id": display_id, "data": content["data"], "metadata": content["metadata"]}
+            self._events.add("update", None, update, msg["size"])
+
+    def _append(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        """Add text to the stream that is being written, or begin a new one.
+
+        The text is put together when the stream ends: adding to it each time would copy it each time.
+        """
+        last = cell.outputs[-1] if cell.outputs and not self.clear_before_next_output else None
+        if last is None or last.output_type != "stream" or last.name != msg["content"]["name"]:
+            self.finish_texts()
+            msg["content"]["text"] = ""
+            last = super().process_message(msg, cell, cell_index)
+        if last is None:
+            return None
+        if last is not self._stream:
+            self.finish_texts()
+            self._stream = last
+        self._texts += msg["texts"]
+        self._events.add_text(cell_index, msg["content"]["name"], msg["texts"], msg["size"])
+        return last
+
+    def _may_keep_output(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> bool:
+        """Count an output; False, and no more until some are cleared, if it is one too many."""
+        if self.clear_before_next_output:
+            self.finish_texts()
+            self._forget(cell_index)
+        if msg["msg_type"] == "update_display_data":
+            display = str((msg["content"].get("transient") or {}).get("display_id"))
+            size, number = self._growth(("display", display), msg["size"]), 0
+        else:
+            joins = msg["msg_type"] == "stream" and cell.outputs and cell.outputs[-1].output_type == "stream"
+            size, number = msg["size"], 0 if joins else 1
+        if self._bytes + size > self._limits.output_bytes or self._number + number > self._limits.outputs:
+            self._link.is_full = self._link.has_lost_output = True
+            return False
+        of_bytes, of_number = self._of_cell.get(cell_index, (0, 0))
+        self._of_cell[cell_index] = of_bytes + size, of_number + number
+        self._bytes += size
+        self._number += number
+        return True
+
+    def _forget(self, cell_index: int) -> None:
+        """Give back what a cell's outputs took: they have been, or are about to be, cleared."""
+        of_bytes, of_number = self._of_cell.pop(cell_index, (0, 0))
+        self._bytes -= of_bytes
+        self._number -= of_number
+        self._link.is_full = False
+
+    def _growth(self, key: tuple[str, ...], size: int) -> int:
+        """Return how much more is kept if this replaces what came under the same key before."""
+        grown = max(0, size - self._largest.get(key, 0))
+        if self._bytes + self._state_bytes + grown <= 2 * self._limits.output_bytes:
+            self._largest[key] = max(size, self._largest.get(key, 0))
+        return grown
+
+    def _may_keep_state(self, msg: dict[str, Any]) -> bool:
+        """Bound the state of widgets, which is kept beside the outputs."""
+        content = msg["content"]
+        state = content["data"].get("state") if isinstance(content.get("data"), dict) else None
+        if not isinstance(state, dict):
+            return bool(msg["msg_type"] != "comm_msg")
+        grown = self._growth(("state", str(content.get("comm_id")), *sorted(map(str, state))), msg["size"])
+        if self._state_bytes + grown > self._limits.output_bytes:
+            self._link.has_lost_output = True
+            return False
+        self._state_bytes += grown
+        return True
+
+
+def _display_of(content: dict[str, Any]) -> dict[str, Any]:
+    """Name the display that a message makes, as an `update` will."""
+    display = (content.get("transient") or {}).get("display_id")
+    return {"display_id": display} if display else {}
+
+
+async def run(execution: Execution, context: zmq.asyncio.Context) -> None:
+    """Execute the notebook in place. How it went is in the execution afterwards; then `close` it.
+
+    Raises StartTimeoutError if the kernel does not answer in time, and `connection.ConnectionLost` if it
+    ended or was given up; what had been executed until then is in the notebook all the same.
+    """
+    client = connection.connect(context, execution.connection_info, execution.link)
+    runner = execution.runner = _Client(execution)
+    runner.kc = client
+    clear(execution.notebook)
+    info = await _wait_for(client, execution)
+    execution.notebook.metadata["language_info"] = info.get("language_info", {})
+    language = info.get("language_info", {}).get("name")
+    if language == "python" and execution.ends_kernel:
+        await _ask(client, {_ASIDE: PROMPTNESS}, ASIDE_TIMEOUT)
+    last = await _run_cells(runner, execution)
+    if last is not None and execution.has_run_cells:
+        await _take_result(client, execution, last, language)
+    if language == "python" and execution.has_run_cells and not execution.is_stuck and execution.ends_kernel:
+        await _say_farewell(client, execution)
+
+
+async def close(execution: Execution, patience: float) -> None:
+    """Take what the kernel has sent since its last cell ended, and let go of it.
+
+    Call it when the kernel has ended: then all is there that it ever sent. For one that lives on, `patience`
+    are seconds to wait for more.
+    """
+    runner = execution.runner
+    if runner is None:
+        return
+    client: Any = runner.kc
+    try:
+        await asyncio.sleep(patience)
+        await client.iopub_channel.drain()
+    finally:
+        # Not `stop_channels`: that would first make those that were never needed.
+        client.shell_channel.stop()
+        client.iopub_channel.stop()
+        runner.finish_cell()
+        runner.set_widgets_metadata()
+        execution.is_truncated |= execution.link.has_lost_output
+
+
+async def _wait_for(client: connection.RunClient, execution: Execution) -> dict[str, Any]:
+    try:
+        info = await connection.wait_until_ready(client, execution.link, execution.limits.start_timeout)
+    except TimeoutError as error:
+        raise StartTimeoutError from error
+    execution.is_ready = True
+    return info
+
+
+async def _run_cells(runner: _Client, execution: Execution) -> int | None:
+    """Execute the cells in order; the index of the last, or None if the notebook ended itself early."""
+    last = None
+    for index, cell in enumerate(execution.notebook.cells):
+        if execution.is_stopping:
+            return last
+        if not is_executed(cell):
+            continue
+        execution.current = last = index
+        execution.cell_started = time.monotonic()
+        runner.tell_cell(index, "started")
+        reply = await _run_cell(runner, execution, index)
+        execution.cell_started = None
+        execution.done.append(index)
+        runner.tell_cell(index, "ended")
+        if _is_early_end(reply):
+            execution.has_run_cells = True
+            execution.is_leaving = _asks_exit(reply) and not _keeps_kernel(reply)
+            return None
+        execution.failure = _failure_of(execution, index, reply)
+        if execution.failure is not None:
+            return last
+    execution.has_run_cells = True
+    return last
+
+
+async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[str, Any]:
+    """Execute one cell; the content of its reply."""
+    cell, link = execution.notebook.cells[index], execution.link
+    reply: dict[str, Any] = {}
+
+    def keep(*, execute_reply: dict[str, Any], **_: Any) -> None:
+        reply.update(execute_reply["content"])
+
+    runner.on_cell_executed = keep
+    client: Any = runner.kc
+    try:
+        await runner.async_execute_cell(cell, index)
+    except connection.ConnectionLost:
+        # `exit()` ends the kernel: whether the rest of its words still came through is chance.
+        if link.reply is None or not _asks_exit(link.reply["content"]):
+            raise
+        reply = link.reply["content"]
+    finally:
+        link.end(index)
+        client.iopub_channel.end()
+        link.request = None  # what it still says is late, even if nobody asks it for anything more
+        runner.finish_cell()
+        link.losses.ended_cell()
+        execution.is_truncated |= link.losses.any or link.was_cut
+    return reply
+
+
+def _asks_exit(reply: dict[str, Any]) -> bool:
+    return any(payload.get("source") == "ask_exit" for payload in reply.get("payload") or [])
+
+
+def _keeps_kernel(reply: dict[str, Any]) -> bool:
+    return any(payload.get("keepkernel") for payload in reply.get("payload") or [])
+
+
+def _is_early_end(reply: dict[str, Any]) -> bool:
+    """Whether the notebook ended itself: `exit()`, or `SystemExit` with nothing to complain of."""
+    if _asks_exit(reply):
+        return True
+    return bool(reply.get("ename") == "SystemExit" and str(reply.get("evalue")) in CLEAN_EXITS)
+
+
+def _failure_of(execution: Execution, index: int, reply: dict[str, Any]) -> CellFailure | None:
+    """Why a cell ends the run, or None if it does not. The reply decides, not the outputs."""
+    cell = execution.notebook.cells[index]
+    allowed = execution.allow_errors or RAISES_TAG in cell.metadata.get("tags", [])
+    if reply.get("status") == "ok" or (reply.get("status") == "error" and allowed):
+        return None
+    # Some failures leave their name in the reply alone, some in the outputs alone.
+    shown: dict[str, Any] = next((o for o in reversed(cell.outputs) if o.output_type == "error"), {})
+    # ipykernel names the wrong one where showing a value failed.
+    said = reply if reply.get("ename") not in (None, "", "NoneType") or not shown else shown
+    execution.is_truncated |= _bound_error(said)
+    return CellFailure(
+        index=index, ename=said.get("ename"), evalue=said.get("evalue"), traceback=said.get("traceback") or []
+    )
+
+
+def _bound_error(content: dict[str, Any]) -> bool:
+    """Cut what an exception says to what may be kept, in place; whether that was necessary."""
+    traceback, is_cut = _bounded(content.get("traceback") or [])
+    if is_cut:
+        content["traceback"] = traceback
+    evalue = content.get("evalue")
+    if isinstance(evalue, str) and len(evalue) > MAX_TRACEBACK:
+        content["evalue"] = evalue[:MAX_TRACEBACK]
+        return True
+    return is_cut
+
+
+def _bounded(traceback: list[str]) -> tuple[list[str], bool]:
+    """Keep the end of a traceback, which says most."""
+    kept: list[str] = []
+    size = 0
+    for line in reversed(traceback):
+        size += len(line)
+        if size > MAX_TRACEBACK:
+            return list(reversed(kept)) or [line[-MAX_TRACEBACK:]], True
+        kept.append(line)
+    return list(reversed(kept)), False
+
+
+async def _take_result(
+    client: connection.RunClient, execution: Execution, index: int, language: str | None
+) -> None:
+    """Ask the kernel for the value that the last cell showed; failing that, take it from what it showed."""
+    cell = execution.notebook.cells[index]
+    captured = result.Captured(found=False, value=None, truncated=False)
+    shows = any(output.output_type == "execute_result" for output in cell.outputs)
+    if shows and language == "python" and cell.execution_count:
+        captured = await _capture(client, execution, cell.execution_count)
+    execution.is_truncated |= captured.truncated
+    if captured.found:
+        execution.result, execution.result_type = captured.value, "application/json"
+    elif not captured.truncated:
+        execution.result, execution.result_type = outputs.cell_result(cell.outputs)
+
+
+async def _ask(
+    client: connection.RunClient, expressions: dict[str, str], timeout: float
+) -> dict[str, Any] | None:
+    """Evaluate expressions in an IPython kernel, in turn, silently; the reply, or None if none came in time.
+
+    Raises ConnectionLost.
+    """
+    request = client.execute(
+        "",
+        silent=True,
+        store_history=False,
+        user_expressions=expressions,
+        allow_stdin=False,
+        stop_on_error=False,
+    )
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            reply = await client.shell_channel.get_msg(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            return None
+        if reply["parent_header"].get("msg_id") == request:
+            content: dict[str, Any] = reply["content"]
+            return content
+
+
+async def _capture(client: connection.RunClient, execution: Execution, count: int) -> result.Captured:
+    """Look at a value, with patience of its own: a value may do anything when it is looked at."""
+    nothing = result.Captured(found=False, value=None, truncated=False)
+    expressions = {result.NAME: result.expression(count, execution.limits.result_bytes)}
+    if execution.ends_kernel:
+        # One way less: the kernel leaves when it has looked.
+        expressions[_ASIDE] = FAREWELL
+    try:
+        reply = await _ask(client, expressions, execution.limits.result_timeout)
+    except connection.ConnectionLost:
+        return nothing  # the cells have ended well; so has the run
+    if reply is None:
+        execution.is_stuck = True
+        return nothing
+    execution.is_leaving |= _is_leaving(reply)
+    return await asyncio.to_thread(result.decode, reply)
+
+
+def _is_leaving(reply: dict[str, Any] | None) -> bool:
+    """Whether a kernel has heard the farewell."""
+    said = ((reply or {}).get("user_expressions") or {}).get(_ASIDE) or {}
+    return bool(said.get("status") == "ok")
+
+
+async def _say_farewell(client: connection.RunClient, execution: Execution) -> None:
+    """Have an IPython kernel end from within, if it is not leaving already.
+
+    A `shutdown_request` is answered by another thread of the kernel's, and in one of a hundred ends on a busy
+    machine the main thread waits for that one, and that one for ever to send (ipykernel 7.4).
+    """
+    if execution.is_leaving:
+        return
+    try:
+        reply = await _ask(client, {_ASIDE: FAREWELL}, ASIDE_TIMEOUT)
+    except connection.ConnectionLost:
+        execution.is_leaving = True
+        return
+    execution.is_leaving = _is_leaving(reply)

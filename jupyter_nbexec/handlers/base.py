@@ -1,0 +1,220 @@
+"""What all handlers share: the body as a stream, errors as JSON, access to the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import uuid
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from jupyter_core.utils import ensure_async
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado import web
+
+from jupyter_nbexec import errors, outputs, planning, requests, runs
+
+#: The resource under which an authorizer decides on all that this extension does.
+RESOURCE = "jupyter_nbexec:runs"
+
+#: What may stand in a URL: what jupyter_server itself reads there. All else is in the body: URLs are logged.
+QUERY = frozenset({"token", "_xsrf", "no_track_activity"})
+
+#: Codes for what jupyter_server and tornado refuse by themselves.
+CODES = {
+    400: "invalid_request",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What handlers need; the application builds it."""
+
+    planner: planning.Planner
+    runs: runs.RunManager
+    max_timeout: float
+    max_body_bytes: int
+    body_timeout: float
+    require_kernel_authorization: bool
+    #: Whether people see their own runs only.
+    private_runs: bool
+
+
+class NbexecHandler(APIHandler):
+    """Writes every error as `{"message", "reason", "code", …}`, and never a traceback."""
+
+    auth_resource = RESOURCE
+    #: Methods that the resource has, for `Allow`.
+    methods: tuple[str, ...] = ("GET", "HEAD")
+
+    @property
+    def parts(self) -> Parts:
+        """The parts that the application has built."""
+        parts: Parts = self.settings["jupyter_nbexec"]
+        return parts
+
+    @property
+    def user(self) -> str | None:
+        """Whose runs these are, where people see their own only; else None."""
+        if not self.parts.private_runs:
+            return None
+        name: str = self.current_user.username
+        return name
+
+    @property
+    def service(self) -> str:
+        """The URL path of `/api/nbexec`."""
+        path: str = url_path_join(self.base_url, "api/nbexec")
+        return path
+
+    async def require(self, action: str, resource: str) -> None:
+        """Raise 403 unless the user may do this."""
+        if not self.current_user:
+            raise web.HTTPError(403)
+        allowed = await ensure_async(self.authorizer.is_authorized(self, self.current_user, action, resource))
+        if not allowed:
+            raise web.HTTPError(403, "%s", f"You are not authorized to {action} {resource}.")
+
+    def query(self, name: str) -> str | None:
+        """What the URL says of this, as it was sent: tornado itself would strip it and replace controls."""
+        values = self.request.query_arguments.get(name)
+        return str(self.decode_argument(values[-1], name)) if values else None
+
+    def finish_json(self, document: Any) -> None:
+        """Answer with JSON; a large document is encoded by `answer_json` instead."""
+        self.finish(outputs.dumps(document))
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Give our own errors their own status."""
+        error = _error_in(kwargs)
+        if isinstance(error, errors.NbexecError):
+            status_code = int(error.status)
+        super().send_error(status_code, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Write the error that ended the request."""
+        error = _error_in(kwargs)
+        document: dict[str, Any] = {
+            "message": http.client.responses.get(status_code, "Error"),
+            "reason": None,
+        }
+        document["code"] = CODES.get(status_code, "error")
+        if isinstance(error, errors.NbexecError):
+            document.update(message=error.message, code=error.code, **error.details)
+            for name, value in error.headers.items():
+                self.set_header(name, value)
+        elif isinstance(error, web.HTTPError):
+            if error.log_message:
+                document["message"] = error.log_message % error.args if error.args else error.log_message
+            document["reason"] = error.reason
+        elif error is not None:
+            document.update(
+                message=f"Internal error; the server's log has it under {self._reference}.",
+                code="internal_error",
+                reference=self._reference,
+            )
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self.methods))
+            document["message"] = f"Only {', '.join(self.methods)} can be used here."
+        self.finish(json.dumps(document))
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Log a fault of ours under the reference that the client is given; refusals are no faults."""
+        if isinstance(value, errors.NbexecError):
+            self.log.debug("refused: %s", value.code)
+            return
+        if isinstance(value, web.HTTPError) or typ is None or value is None:
+            super().log_exception(typ, value, tb)
+            return
+        self._reference = str(uuid.uuid4())
+        self.log.error("internal error %s", self._reference, exc_info=(typ, value, tb))
+
+    _reference = ""
+
+
+@web.stream_request_body
+class BodyHandler(NbexecHandler):
+    """Checks who asks, whether they may, and how much they send, before a body is read.
+
+    A plain handler reads up to 512 MiB first, from anybody.
+    """
+
+    methods: tuple[str, ...] = ("POST",)
+
+    async def prepare(self) -> None:  # type: ignore[override]  # as APIHandler itself does
+        """Refuse what can be refused by the headers."""
+        await super().prepare()
+        self._chunks: list[bytes] = []
+        if self.request.method != "POST":
+            return
+        if not self.current_user:
+            raise web.HTTPError(403)
+        await self.check_headers()
+        requests.check_media_type(
+            self.request.headers.get("Content-Type"), self.request.headers.get("Content-Encoding")
+        )
+        limit = self.parts.max_body_bytes
+        length = self.request.headers.get("Content-Length", "0")
+        if limit and length.isdigit() and int(length) > limit:
+            raise errors.BodyTooLarge(f"The body has {length} bytes; this server takes {limit}.")
+        connection: Any = self.request.connection
+        if limit:
+            # A body in chunks tells its length only as it comes: leave room to refuse it by ourselves.
+            connection.set_max_body_size(2 * limit + (1 << 20))
+        if self.parts.body_timeout:
+            loop = asyncio.get_running_loop()
+            self._body_deadline = loop.call_later(self.parts.body_timeout, connection.close)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """As inherited; a connection with a body on it that nobody will read cannot be used again."""
+        if not self._is_read:
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
+
+    _body_deadline: asyncio.TimerHandle | None = None
+    _received = 0
+    _is_read = False
+
+    async def check_headers(self) -> None:
+        """Refuse what the concrete resource can refuse by the headers."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep a piece of the body, unless it is too large already."""
+        self._received += len(chunk)
+        if self.parts.max_body_bytes and self._received > self.parts.max_body_bytes:
+            self._chunks.clear()
+            return
+        self._chunks.append(chunk)
+
+    async def body(self) -> Any:
+        """Return the whole body, read as JSON. Raises InvalidJson."""
+        if self._body_deadline is not None:
+            self._body_deadline.cancel()
+        self._is_read = True
+        limit = self.parts.max_body_bytes
+        if limit and self._received > limit:
+            raise errors.BodyTooLarge(f"The body has {self._received} bytes; this server takes {limit}.")
+        return await asyncio.to_thread(requests.parse_json, b"".join(self._chunks))
+
+    def on_connection_close(self) -> None:
+        """Forget the deadline of a body that will not come."""
+        if self._body_deadline is not None:
+            self._body_deadline.cancel()
+        super().on_connection_close()
+
+
+def _error_in(kwargs: dict[str, Any]) -> BaseException | None:
+    info = kwargs.get("exc_info")
+    return info[1] if info else None

@@ -1,0 +1,576 @@
+"""A run's own connection to its kernel: every message arrives, and memory stays bounded.
+
+Three things are different from the client that jupyter_client gives, each measured to matter:
+
+* A subscriber drops messages beyond its high-water mark of 1,000, silently: 23,651 of 100,000 flushed
+  prints were missing on a busy machine. Here the mark is off, so that the one who drops is us, with a flag.
+* With the mark off, something else must bound memory. What is over the run's limits is dropped before it
+  is parsed or its signature checked, which costs microseconds; and a message larger than all outputs may be
+  together is refused by the socket, which ends the connection: it is made again, and the loss is flagged.
+* Consecutive stream messages are joined before anybody sees them: a cell that flushes each of 100,000 lines
+  makes a few hundred messages.
+
+Everything here runs on the event loop of one background thread (`background.py`), never on the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
+from zmq.utils.monitor import parse_monitor_message
+
+from jupyter_nbexec import background
+
+#: Message types whose number and size depend on what the notebook prints and shows.
+OUTPUT_TYPES = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
+#: Bytes of a message beside its content: headers, signature.
+ENVELOPE = 1 << 20
+#: Bytes of a stream message's content beside its text.
+FRAME = len('{"name": "stdout", "text": ""}')
+#: Messages, and bytes, that are taken from the socket before others have their turn.
+BATCH_MESSAGES = 500
+BATCH_BYTES = 8 << 20
+#: Topics of ipykernel's messages: streams, and all others.
+STREAM_TOPIC = b"stream."
+OTHER_TOPICS = (b"kernel.", b"comm-", b"display_data", b"execute_result", b"error")
+#: Seconds between looks at whether the connection was cut or the kernel is gone.
+SLICE = 0.5
+#: Seconds without a message after which an end of a cell that was announced counts as lost.
+SILENCE = 2.0
+#: Milliseconds between attempts to connect to a kernel that is starting; by default it is 100.
+RETRY = 10
+#: ipykernel and others number their messages: `<session>_<process id>_<number>`.
+NUMBERED = re.compile(r"(.+_)(\d+)\Z")
+
+
+class ConnectionLost(Exception):
+    """The run has given up this kernel, or the kernel has ended."""
+
+
+class Losses:
+    """Notices gaps in the numbers that a kernel gives its messages.
+
+    Numbers are spent on replies to others and, by IPython's display hook, on values that show
+    themselves, without a message that we see. So one gap a cell, and one for each request of somebody else,
+    is normal; losses at a high-water mark come by the hundred.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._others: set[str] = set()
+        self._allowed = 0
+
+    def saw(self, message_id: str) -> None:
+        """Note a message of the kernel."""
+        match = NUMBERED.match(message_id)
+        if match is None:
+            return
+        series, number = match.group(1), int(match.group(2))
+        self._first.setdefault(series, number)
+        self._first[series] = min(self._first[series], number)
+        self._last[series] = max(self._last.get(series, number), number)
+        self._seen[series] = self._seen.get(series, 0) + 1
+
+    def saw_other(self, parent_id: str) -> None:
+        """Note that the kernel answers somebody else's request."""
+        if len(self._others) < 10_000:
+            self._others.add(parent_id)
+
+    def ended_cell(self) -> None:
+        """Note that a cell has ended, which may have spent a number on nothing."""
+        self._allowed += 1
+
+    @property
+    def any(self) -> bool:
+        """Whether more is missing than can be explained."""
+        missing = sum(self._last[name] - self._first[name] + 1 - self._seen[name] for name in self._seen)
+        return missing > self._allowed + len(self._others)
+
+
+class Link:
+    """What the two channels of one connection share."""
+
+    def __init__(self, max_bytes: int) -> None:
+        #: No message larger than this can be kept.
+        self.max_bytes = max_bytes
+        #: Set while outputs are to be dropped unread: the run has as much as it may keep.
+        self.is_full = False
+        #: Whether any output was dropped or lost.
+        self.has_lost_output = False
+        #: Whether the connection broke, which is a loss unless the kernel had ended.
+        self.was_cut = False
+        self.losses = Losses()
+        #: Requests that have ended, and what their sender calls them.
+        self.finished: dict[str, int] = {}
+        #: Outputs that came after the end of the request that they belong to.
+        self.late: deque[tuple[int, dict[str, Any]]] = deque()
+        #: Whether the kernel has begun with the request.
+        self.has_begun = False
+        #: When something of this request was last sent or heard, by `time.monotonic`.
+        self.heard = time.monotonic()
+        #: The request whose reply and outputs are being read.
+        self.request: str | None = None
+        self.reply: dict[str, Any] | None = None
+        self.failure: ConnectionLost | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
+
+    def begin(self, request: str) -> None:
+        """Expect the reply to this request, and its outputs."""
+        self.request = request
+        self.reply = None
+        self.has_begun = False
+        self.heard = time.monotonic()
+
+    def end(self, name: int) -> None:
+        """Note that the request has ended; what still comes of it is kept as late, under this name."""
+        if self.request is not None:
+            self.finished[self.request] = name
+
+    def fail(self, failure: ConnectionLost) -> None:
+        """Wake whoever waits for a message that will not come."""
+        self.failure = failure
+        for future in list(self._waiting):
+            future.cancel()
+
+    async def readable(self, socket: zmq.asyncio.Socket, timeout: float) -> bool:
+        """Wait until the socket has a message, at most `timeout` seconds. Raises ConnectionLost."""
+        future = asyncio.ensure_future(socket.poll(int(timeout * 1000)))
+        self._waiting.add(future)
+        try:
+            return bool(await future)
+        except asyncio.CancelledError:
+            if self.failure is None:
+                future.cancel()
+                raise
+            # `fail` cancelled the future, not somebody this task.
+            return False
+        finally:
+            self._waiting.discard(future)
+
+
+class ShellChannel(AsyncZMQSocketChannel):
+    """Replies. Waits in slices: a wake-up lost to a send on the same socket costs one of them."""
+
+    link: Link
+
+    async def get_msg(  # type: ignore[override]  # as in AsyncZMQSocketChannel
+        self, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return the next reply. Raises Empty after `timeout` seconds, ConnectionLost if none will come."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
+            if await self.link.readable(self.socket, left):
+                message = await self._recv()
+                self.link.losses.saw(message["msg_id"])
+                if message["parent_header"].get("msg_id") == self.link.request:
+                    self.link.reply = message
+                return message
+            if self.link.failure is not None:
+                raise self.link.failure
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Empty
+
+
+class IOPubChannel(AsyncZMQSocketChannel):
+    """Outputs: dropped where they are too much, joined where they are many."""
+
+    link: Link
+
+    def __init__(self, socket: zmq.asyncio.Socket, session: Any, loop: Any = None) -> None:
+        super().__init__(socket, session, loop)
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._ready: deque[dict[str, Any]] = deque()
+        self._looked = 0.0
+        self._ask: Callable[[], str] | None = None
+        self._has_answered: Callable[[], bool] = bool
+        self._address = ""
+        self._ping: str | None = None
+        self._pings = 0
+        self._reported = False
+        #: Whether the kernel's messages have ipykernel's topics, and whether streams are left out by them.
+        self._has_topics = False
+        self._is_narrow = False
+        self._parent: tuple[bytes, str | None] = (b"", None)
+
+    def open(
+        self, link: Link, address: str, ask: Callable[[], str], has_answered: Callable[[], bool]
+    ) -> None:
+        """Connect, without a high-water mark and with a bound on single messages.
+
+        `ask` sends the kernel a request that changes nothing, and returns its message id; `has_answered`
+        tells whether a reply has come that nobody has read.
+        """
+        self.link = link
+        self._ask = ask
+        self._has_answered = has_answered
+        self._address = address
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, link.max_bytes + ENVELOPE)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, RETRY)
+        self.socket.connect(address)
+
+    async def wait_until_connected(self, timeout: float) -> None:
+        """Wait until the kernel has this socket's subscription, or will before it reads any request."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            if self.link.failure is not None:
+                raise self.link.failure
+            await self.link.readable(self._monitor, min(SLICE, left))
+            if zmq.EVENT_HANDSHAKE_SUCCEEDED in await self._take_events():
+                return
+        raise TimeoutError
+
+    async def _take_events(self) -> set[int]:
+        """What has happened to the connection since the last look."""
+        events: set[int] = set()
+        while await self._monitor.poll(0):
+            events.add(int(parse_monitor_message(await self._monitor.recv_multipart())["event"]))
+        return events
+
+    def close(self) -> None:
+        """Close the socket and the one that watches it."""
+        if self.socket is not None:
+            self.socket.disable_monitor()
+            self._monitor.close(linger=0)
+        super().close()
+
+    stop = close
+
+    async def get_msg(  # type: ignore[override]  # as in AsyncZMQSocketChannel
+        self, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return the next message. Raises Empty after `timeout` seconds, ConnectionLost if none will come."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        await self._let_others_work()
+        while not self._ready:
+            self._widen()
+            await self._mend()
+            if self._take_batch():
+                await self._let_others_work()
+                continue
+            left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
+            if await self.link.readable(self.socket, left):
+                continue
+            if self.link.failure is not None:
+                await self._give_up(self.link.failure)
+            if deadline is not None and time.monotonic() >= deadline and not self._ready:
+                raise Empty
+        return self._ready.popleft()
+
+    def end(self) -> None:
+        """Keep as late what came together with the end of the request."""
+        for message in self._ready:
+            name = self.link.finished.get(message["parent_header"].get("msg_id"))
+            if name is not None and message["msg_type"] in OUTPUT_TYPES:
+                self.link.late.append((name, message))
+        self._ready.clear()
+
+    async def drain(self) -> None:
+        """Take all that has arrived."""
+        while self._take_batch():
+            await self._let_others_work()
+
+    async def _let_others_work(self) -> None:
+        """Keep neither the other runs nor the server waiting for a kernel that never stops talking."""
+        if background.turns.is_over:
+            background.turns.end()
+            await asyncio.sleep(0)
+
+    async def _give_up(self, failure: ConnectionLost) -> None:
+        """Raise, if it is this channel that the run waits for; else leave it to the other to raise."""
+        if self.link.reply is None and self.link.request is not None:
+            await asyncio.Event().wait()  # until cancelled
+        raise failure
+
+    def _take_batch(self) -> bool:
+        """Take what has arrived, up to a batch. False if nothing had."""
+        taken = size = 0
+        while taken < BATCH_MESSAGES and size < BATCH_BYTES:
+            frames = self._receive()
+            if frames is None:
+                break
+            taken += 1
+            size += sum(map(len, frames))
+            self._sort_in(frames)
+            if background.turns.is_over:
+                break
+        return taken > 0
+
+    def _receive(self) -> list[bytes] | None:
+        """Take a message from the socket; None if there is none. It is cheaper than `recv_multipart`."""
+        frames = []
+        try:
+            frame = self._plain.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        frames.append(frame.bytes)
+        while frame.more:
+            frame = self._plain.recv(copy=False)
+            frames.append(frame.bytes)
+        return frames
+
+    def _sort_in(self, frames: list[bytes]) -> None:
+        """Keep a message, join it to the one before, or drop it."""
+        identities, rest = self.session.feed_identities(frames)
+        parts: list[Any] = list(rest)
+        topic = identities[0] if identities else b""
+        header = json.loads(parts[1])
+        self.link.losses.saw(header["msg_id"])
+        kind = header["msg_type"]
+        # Content and buffers, without headers: what is kept, as near as can be told before it is parsed.
+        size = max(0, sum(map(len, parts[4:])) - FRAME)
+        parent = self._parent_in(parts[2])
+        is_ours = parent == self.link.request
+        if parent is None or (not is_ours and parent not in self.link.finished):
+            if kind == "status":
+                self._note_other(parent)
+            return
+        if kind in OUTPUT_TYPES and (self.link.is_full or size > self.link.max_bytes):
+            self.link.has_lost_output = True
+            if self.link.is_full and topic.startswith(STREAM_TOPIC):
+                self._narrow()
+            return
+        self._has_topics |= kind == "status" and topic.startswith(OTHER_TOPICS[0])
+        if not is_ours:
+            if kind in OUTPUT_TYPES:
+                message = self._parse(parts, size)
+                self.link.late.append((self.link.finished[parent], message))
+            return
+        self.link.heard = time.monotonic()
+        self.link.has_begun = True
+        if kind == "stream":
+            self._join(header, parts, parent, size)
+        else:
+            self._ready.append(self._parse(parts, size))
+
+    def _narrow(self) -> None:
+        """Have the kernel keep back what would be dropped here: only it can stop the flood at its source."""
+        if self._has_topics and not self._is_narrow:
+            self._is_narrow = True
+            for topic in OTHER_TOPICS:
+                self.socket.subscribe(topic)
+            self.socket.unsubscribe(b"")
+
+    def _widen(self) -> None:
+        """Hear all again: some outputs were cleared, and others may take their place."""
+        if self._is_narrow and not self.link.is_full:
+            self._is_narrow = False
+            self.socket.subscribe(b"")
+            for topic in OTHER_TOPICS:
+                self.socket.unsubscribe(topic)
+
+    def _parent_in(self, frame: bytes) -> str | None:
+        """Read to which request a message belongs: mostly, to the same as the one before."""
+        if frame != self._parent[0]:
+            self._parent = frame, json.loads(frame).get("msg_id")
+        return self._parent[1]
+
+    def _parse(self, parts: list[Any], size: int) -> dict[str, Any]:
+        message = self.session.deserialize(parts)
+        message["size"] = size
+        if message["msg_type"] == "stream":
+            message["texts"] = [str(message["content"].get("text", ""))]
+        return message
+
+    def _join(self, header: dict[str, Any], parts: list[bytes], parent: str, size: int) -> None:
+        """Keep a stream message, joined to the one before where that is of the same stream.
+
+        Parsed by hand: `Session.deserialize` costs three times as much, most of it for dates nobody reads.
+        """
+        if self.session.auth is not None and not hmac.compare_digest(parts[0], self.session.sign(parts[1:5])):
+            raise ValueError("a message of the kernel has a wrong signature")
+        content = json.loads(parts[4])
+        if not isinstance(content.get("name"), str) or not isinstance(content.get("text"), str):
+            self.link.has_lost_output = True
+            return
+        last = self._ready[-1] if self._ready else None
+        if last is not None and last["msg_type"] == "stream" and last["content"]["name"] == content["name"]:
+            last["texts"].append(content["text"])
+            last["size"] += size
+            return
+        self._ready.append(
+            {
+                "header": header,
+                "parent_header": {"msg_id": parent},
+                "msg_id": header["msg_id"],
+                "msg_type": "stream",
+                "metadata": {},
+                "content": {"name": content["name"], "text": ""},
+                "buffers": [],
+                "texts": [content["text"]],
+                "size": size,
+            }
+        )
+
+    def _note_other(self, parent: str | None) -> None:
+        if parent is None:
+            return
+        if parent == self._ping:
+            # Whatever came before this was sent has arrived, or never will.
+            self._ping = None
+            if not self._reported:
+                self._reported = True
+                self._ready.append(self._lost_end())
+            return
+        self.link.losses.saw_other(parent)
+
+    def _lost_end(self) -> dict[str, Any]:
+        """Stand in for the message, lost on its way, that says the kernel is idle again."""
+        self.link.has_lost_output = True
+        header = {"msg_id": "", "msg_type": "status"}
+        return {
+            "header": header,
+            "parent_header": {"msg_id": self.link.request},
+            "msg_id": "",
+            "msg_type": "status",
+            "metadata": {},
+            "content": {"execution_state": "idle"},
+            "buffers": [],
+            "size": 0,
+        }
+
+    async def _mend(self) -> None:
+        """Connect again if the connection broke; stir a kernel that does not begin, or does not say it ended.
+
+        A request that came at a bad moment may lie unread in the kernel's socket until another comes.
+        """
+        is_over = self.link.reply is not None
+        if not is_over:
+            self._ping, self._pings, self._reported = None, 0, False
+        now = time.monotonic()
+        if now - self._looked < SLICE:
+            return
+        self._looked = now
+        if zmq.EVENT_DISCONNECTED in await self._take_events():
+            self.link.was_cut = True
+            # What has arrived and has not been read would be dropped with the connection.
+            await self.drain()
+            self._reconnect()
+            return
+        if self._ask is None or now - self.link.heard < SILENCE:
+            return
+        if not is_over:
+            if not self.link.has_begun:
+                self.link.heard = now
+                self._ask()
+            return
+        self.link.heard = now
+        self._pings += 1
+        # A kernel that has not even replied is slow, on a busy machine; only one that has, and is not heard
+        # here, is cut off. To connect again costs what it sends meanwhile.
+        if self._pings > 1 and self._has_answered():
+            self._reconnect()
+        self._ping = self._ask()
+
+    def _reconnect(self) -> None:
+        try:
+            self.socket.disconnect(self._address)
+        except zmq.ZMQError as error:
+            # The connection that broke is gone already.
+            if error.errno not in (zmq.ENOTCONN, errno.ENOENT):
+                raise
+        self.socket.connect(self._address)
+
+
+class RunClient(AsyncKernelClient):
+    """A client on its run's link. It has no parent: whether the kernel lives is watched by the run."""
+
+    link: Link
+
+    def connect_iopub(self, identity: bytes | None = None) -> zmq.asyncio.Socket:  # noqa: ARG002
+        """Make the socket for outputs, subscribed to all but not connected.
+
+        Options of a socket count for connections that are made after them, and to replace a connection
+        that was made at once leaves two.
+        """
+        socket = self.context.socket(zmq.SUB)
+        socket.linger = 0
+        public_key = getattr(self, "curve_publickey", None)
+        if public_key is not None:
+            socket.curve_secretkey = self.curve_secretkey
+            socket.curve_publickey = socket.curve_serverkey = public_key
+        socket.subscribe(b"")
+        return socket
+
+    def execute(self, *args: Any, **kwargs: Any) -> str:
+        """Send an execute request, and expect its reply and outputs next; its message id."""
+        request: str = super().execute(*args, **kwargs)
+        self.link.begin(request)
+        return request
+
+
+def connect(context: zmq.asyncio.Context, info: Any, link: Link) -> RunClient:
+    """Connect to a kernel. Call `stop_channels` on the client when done with it."""
+    client = RunClient(context=context, shell_channel_class=ShellChannel, iopub_channel_class=IOPubChannel)
+    client.load_connection_info(info)
+    client.allow_stdin = False
+    client.link = link
+    client.shell_channel.link = link
+    joint = ":" if info["transport"] == "tcp" else "-"
+    address = f"{info['transport']}://{info['ip']}{joint}{info['iopub_port']}"
+    shell = client.shell_channel.socket
+
+    def has_answered() -> bool:
+        return bool(shell.get(zmq.EVENTS) & zmq.POLLIN)
+
+    client.iopub_channel.open(link, address, client.kernel_info, has_answered)
+    return client
+
+
+async def wait_until_ready(client: RunClient, link: Link, timeout: float) -> dict[str, Any]:
+    """Wait until the kernel answers on both channels; the content of its `kernel_info_reply`.
+
+    Raises TimeoutError after `timeout` seconds, and ConnectionLost.
+    """
+    deadline = time.monotonic() + timeout
+    await client.iopub_channel.wait_until_connected(timeout)
+    patience = 1.0
+    while time.monotonic() < deadline:
+        request = client.kernel_info()
+        link.begin(request)
+        # Usually once is enough. But a request that arrives while the kernel sets itself up may lie unread
+        # in its socket until another one wakes it.
+        info = await _info(client, min(deadline, time.monotonic() + patience))
+        # Until something has come through the subscription, outputs could be missed.
+        if info is not None and await _hears(client, min(deadline, time.monotonic() + 1.0)):
+            link.losses = Losses()
+            return info
+        patience = min(2 * patience, 5.0)
+    raise TimeoutError
+
+
+async def _info(client: RunClient, deadline: float) -> dict[str, Any] | None:
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            message = await client.shell_channel.get_msg(timeout=left)
+        except Empty:
+            return None
+        if message["msg_type"] == "kernel_info_reply":
+            content: dict[str, Any] = message["content"]
+            return content
+    return None
+
+
+async def _hears(client: RunClient, deadline: float) -> bool:
+    try:
+        await client.iopub_channel.get_msg(timeout=max(0.0, deadline - time.monotonic()))
+    except Empty:
+        return False
+    return True

@@ -1,0 +1,309 @@
+"""Notebooks as the server's contents manager gives them, checked before anything is done with them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import posixpath
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_core.utils import ensure_async
+from jupyter_server.services.contents.filemanager import AsyncFileContentsManager, FileContentsManager
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager, LargeFileManager
+from jupyter_server.utils import ApiPath, to_os_path
+from nbformat import NotebookNode
+from nbformat.validator import NotebookValidationError
+from tornado import web
+
+from jupyter_nbexec import errors
+
+#: Contents managers whose notebooks are plain JSON files.
+FILE_MANAGERS = (AsyncLargeFileManager, LargeFileManager, AsyncFileContentsManager, FileContentsManager)
+#: Cells a notebook may have.
+MAX_CELLS = 10_000
+CELL_TYPES = frozenset({"code", "markdown", "raw"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notebook:
+    """A notebook that can be run, in nbformat 4.5."""
+
+    path: str | None  #: normalised contents path; None if it came with the request
+    content: NotebookNode
+    #: The id that each cell has in the stored notebook; None where the stored format has none.
+    cell_ids: list[str | None]
+    last_modified: str | None = None  #: ISO 8601, UTC
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """Contents path of the folder it is in; the root, if it came with the request."""
+        return posixpath.dirname(self.path or "")
+
+    @property
+    def name(self) -> str:
+        """Its file name without the ending; `notebook`, if it came with the request."""
+        file_name = (self.path or "notebook").rpartition("/")[2]
+        return file_name.rpartition(".")[0] or file_name
+
+    @property
+    def kernel_name(self) -> str | None:
+        """The kernelspec that it names."""
+        name = self.content.metadata.get("kernelspec", {}).get("name")
+        return name if isinstance(name, str) and name else None
+
+    @property
+    def language(self) -> str | None:
+        """The language that it names."""
+        metadata = self.content.metadata
+        name = metadata.get("kernelspec", {}).get("language") or metadata.get("language_info", {}).get("name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def default_timeout(self) -> float | None:
+        """Seconds that it asks for itself: `metadata.execution.timeout`."""
+        value = self._execution.get("timeout")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            return None
+        return float(value)
+
+    @property
+    def default_allow_errors(self) -> bool:
+        """What it asks for itself: `metadata.execution.allow_errors`."""
+        return self._execution.get("allow_errors") is True
+
+    @property
+    def _execution(self) -> dict[str, Any]:
+        section = self.content.metadata.get("execution", {})
+        return section if isinstance(section, dict) else {}
+
+
+async def is_same(contents_manager: Any, path: str, other: str) -> bool:
+    """Whether two contents paths name the same notebook, by links too where they are files."""
+    if normalise(path) == normalise(other):
+        return True
+    if not isinstance(contents_manager, FileContentsManager):
+        return False
+    root = contents_manager.root_dir
+    return await asyncio.to_thread(
+        _is_same_file, to_os_path(ApiPath(path), root), to_os_path(ApiPath(other), root)
+    )
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    try:
+        return Path(path).samefile(other)
+    except OSError:
+        return False  # one of them is not there
+
+
+def normalise(path: str) -> str:
+    """Give a contents path the one form it is stored and compared in."""
+    plain = "/".join(part for part in path.split("/") if part not in ("", "."))
+    # As Jupyter itself resolves them: by the text. What leads out of the root stays, to be refused there.
+    resolved = posixpath.normpath(plain) if ".." in plain else plain
+    return plain if resolved.startswith("..") else resolved
+
+
+async def read(contents_manager: Any, path: str) -> Notebook:
+    """Read a notebook through the contents manager.
+
+    Raises NotebookNotFound, NotANotebook, InvalidNotebook. Their texts hold no paths of the server.
+    """
+    # As for `/api/contents`: `//x` is no other way to write `x`, and `x/` is something below `x`.
+    if "" in path.split("/"):
+        raise errors.NotebookNotFound(f"There is no notebook at {path!r}.")
+    path = normalise(path)
+    if not path:
+        raise errors.NotebookNotFound
+    kind = await _kind(contents_manager, path)
+    if kind == "directory":
+        raise errors.NotANotebook(f"{path!r} is a folder.")
+    # A plain file is read as text and parsed in a thread, by our own rules: the contents manager mends or
+    # overlooks what should be refused. Other managers make notebooks of what is none on the disk.
+    if type(contents_manager) in FILE_MANAGERS:
+        if not path.endswith(".ipynb"):
+            raise errors.NotANotebook(f"{path!r} is not a notebook.")
+        model = await _get(contents_manager, path, type="file", format="text")
+        return await asyncio.to_thread(parse, model["content"], path=path, modified=_modified(model))
+    model = await _get(contents_manager, path, type="notebook")
+    if model["type"] != "notebook" or not isinstance(model.get("content"), dict):
+        raise errors.NotANotebook(f"{path!r} is not a notebook.")
+    return await asyncio.to_thread(check, model["content"], path=path, modified=_modified(model))
+
+
+def parse(text: str, *, path: str | None = None, modified: str | None = None) -> Notebook:
+    """Read a notebook from its JSON. Raises InvalidNotebook."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise errors.InvalidNotebook("The notebook is not valid JSON.") from error
+    return check(fields, path=path, modified=modified)
+
+
+def check(fields: Any, *, path: str | None = None, modified: str | None = None) -> Notebook:
+    """Check a notebook's JSON and bring it to nbformat 4.5. Raises InvalidNotebook."""
+    warnings: list[str] = []
+    try:
+        fields = _current(fields, warnings)
+        stored_ids = _check_cells(fields["cells"])
+        content = nbformat.from_dict(fields)
+        _complete(content, stored_ids, warnings)
+        _complete_kernel(content.metadata)
+        nbformat.validate(content, relax_add_props=True)
+    except NotebookValidationError as error:
+        raise errors.InvalidNotebook(f"The notebook is not valid: {_summary(error)}") from error
+    except RecursionError as error:
+        raise errors.InvalidNotebook("The notebook is nested too deeply.") from error
+    return Notebook(
+        path=path, content=content, cell_ids=stored_ids, last_modified=modified, warnings=warnings
+    )
+
+
+def _current(fields: Any, warnings: list[str]) -> dict[str, Any]:
+    """Check the frame of a notebook and upgrade format 3."""
+    if not isinstance(fields, dict):
+        raise errors.InvalidNotebook("The notebook is not a JSON object.")
+    major, minor = fields.get("nbformat"), fields.get("nbformat_minor", 0)
+    if type(major) is not int or type(minor) is not int:
+        raise errors.InvalidNotebook("The notebook does not say which nbformat it has.")
+    if major not in (3, 4):
+        raise errors.InvalidNotebook(f"The notebook has nbformat {major}; 3 and 4 can be run.")
+    if not isinstance(fields.get("metadata", {}), dict):
+        raise errors.InvalidNotebook("The notebook's metadata is not an object.")
+    if major == 3:
+        warnings.append("The notebook has nbformat 3; it was upgraded for this run.")
+        try:
+            return dict(nbformat.convert(nbformat.from_dict(fields), 4))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise errors.InvalidNotebook("The notebook cannot be upgraded from nbformat 3.") from error
+    if minor > nbformat.current_nbformat_minor:
+        warnings.append(f"The notebook has nbformat 4.{minor}; it was read as 4.5.")
+    if not isinstance(fields.get("cells"), list):
+        raise errors.InvalidNotebook("The notebook has no list of cells.")
+    return fields
+
+
+def _check_cells(cells: list[Any]) -> list[str | None]:
+    """Check what a run relies on; the ids the cells are stored with."""
+    if len(cells) > MAX_CELLS:
+        raise errors.InvalidNotebook(f"The notebook has {len(cells)} cells; {MAX_CELLS} can be run.")
+    ids: list[str | None] = []
+    for index, cell in enumerate(cells):
+        if not isinstance(cell, dict) or cell.get("cell_type") not in CELL_TYPES:
+            raise errors.InvalidNotebook(f"Cell {index} of the notebook is of no known type.")
+        source = cell.get("source", "")
+        if isinstance(source, list) and all(isinstance(line, str) for line in source):
+            source = cell["source"] = "".join(source)
+        if not isinstance(source, str):
+            raise errors.InvalidNotebook(f"The source of cell {index} of the notebook is no text.")
+        if not source.isascii() and any("\ud800" <= char <= "\udfff" for char in source):
+            raise errors.InvalidNotebook(f"The source of cell {index} of the notebook is not valid Unicode.")
+        if not isinstance(cell.get("metadata", {}), dict):
+            raise errors.InvalidNotebook(f"The metadata of cell {index} of the notebook is not an object.")
+        tags = cell.get("metadata", {}).get("tags", [])
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise errors.InvalidNotebook(f"The tags of cell {index} of the notebook are not a list of texts.")
+        identifier = cell.get("id")
+        ids.append(identifier if isinstance(identifier, str) else None)
+    return ids
+
+
+def _complete(content: NotebookNode, ids: list[str | None], warnings: list[str]) -> None:
+    """Bring a notebook to format 4.5: every cell with an id of its own, nothing saved in the outputs.
+
+    The outputs of an earlier run are cleared here rather than checked: they play no part.
+    """
+    if len({i for i in ids if i is not None}) < sum(i is not None for i in ids):
+        warnings.append("The notebook has cells with the same id.")
+    content.setdefault("metadata", _node())
+    content.nbformat, content.nbformat_minor = 4, 5
+    used = {i for i in ids if i is not None}
+    seen: set[str] = set()
+    for index, (cell, identifier) in enumerate(zip(content.cells, ids, strict=True)):
+        cell.setdefault("metadata", _node())
+        cell.setdefault("source", "")
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if identifier is None or identifier in seen:
+            cell.id = _free_id(index, used)
+            used.add(cell.id)
+        seen.add(cell.id)
+
+
+def _complete_kernel(metadata: NotebookNode) -> None:
+    """Mend what the format does not allow but other programs write: a kernelspec without all of its names."""
+    for key in ("kernelspec", "language_info"):
+        if isinstance(metadata.get(key), dict) and "name" not in metadata[key]:
+            del metadata[key]
+    if isinstance(metadata.get("kernelspec"), dict):
+        metadata.kernelspec.setdefault("display_name", metadata.kernelspec.name)
+
+
+def _node() -> NotebookNode:
+    return NotebookNode()
+
+
+def _free_id(index: int, used: set[str]) -> str:
+    candidate = f"cell-{index}"
+    while candidate in used:
+        candidate += "-"
+    return candidate
+
+
+def _summary(error: NotebookValidationError) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+def _modified(model: dict[str, Any]) -> str | None:
+    moment = model.get("last_modified")
+    return None if moment is None else str(moment.isoformat()).replace("+00:00", "Z")
+
+
+async def _kind(contents_manager: Any, path: str) -> str:
+    """What is at the path, by the contents manager: `notebook`, `file` or `directory`."""
+    try:
+        model = await ensure_async(contents_manager.get(path, content=False))
+    except web.HTTPError as error:
+        raise _translated(error, path) from error
+    except OSError as error:  # a loop of symbolic links, say
+        raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
+    return str(model["type"])
+
+
+async def _get(contents_manager: Any, path: str, **options: Any) -> dict[str, Any]:
+    try:
+        model: dict[str, Any] = await ensure_async(contents_manager.get(path, content=True, **options))
+    except web.HTTPError as error:
+        # A symbolic link to nowhere, or a pipe, is there as long as nobody wants to read it.
+        if error.status_code == 400 and not await ensure_async(contents_manager.file_exists(path)):
+            raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
+        raise _translated(error, path) from error
+    except OSError as error:
+        raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
+    return model
+
+
+def _translated(error: web.HTTPError, path: str) -> Exception:
+    """Say what a contents manager means in our own words: its own may hold paths of the server."""
+    if error.status_code == 404:
+        return errors.NotebookNotFound(f"There is no notebook at {path!r}.")
+    if error.status_code == 400:
+        return errors.InvalidNotebook(f"{path!r} cannot be read as a notebook.")
+    if error.status_code == 403:
+        return web.HTTPError(403, "%s", f"{path!r} may not be read.")
+    return error
+
+
+async def save(contents_manager: Any, path: str, content: NotebookNode) -> None:
+    """Save an executed notebook through the contents manager; folders that are missing are made."""
+    folders = normalise(path).split("/")[:-1]
+    for depth in range(1, len(folders) + 1):
+        folder = "/".join(folders[:depth])
+        if not await ensure_async(contents_manager.dir_exists(folder)):
+            await ensure_async(contents_manager.save({"type": "directory"}, folder))
+    model = {"type": "notebook", "format": "json", "content": content}
+    await ensure_async(contents_manager.save(model, normalise(path)))

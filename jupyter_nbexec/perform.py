@@ -1,0 +1,290 @@
+"""Perform a run: on a leased kernel, watched, saved at cell boundaries. How it went is in the run then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import nbformat
+import zmq.asyncio
+from nbformat import NotebookNode
+
+from jupyter_nbexec import (
+    background,
+    documents,
+    execute,
+    inject,
+    kernels,
+    live,
+    models,
+    outputs,
+    planning,
+    requests,
+    watch,
+)
+from jupyter_nbexec.kernels import connection
+
+#: Seconds to wait for late outputs of a kernel that lives on.
+LENT_PATIENCE = 0.3
+#: Saving the progress takes at most about this share of the time.
+SAVING_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an administrator decides about a run. Times in seconds; 0 stands for no limit."""
+
+    default_timeout: float
+    max_timeout: float
+    interrupt_grace: float
+    limits: execute.Limits
+
+
+class Performer:
+    """Performs runs; it remembers nothing of them."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        cold: kernels.KernelSource,
+        existing: kernels.KernelSource,
+        save: Callable[[str, NotebookNode], Awaitable[None]],
+        log: logging.Logger | logging.LoggerAdapter[Any],
+        run_notebook: Callable[
+            [execute.Execution, zmq.asyncio.Context], Coroutine[Any, Any, None]
+        ] = execute.run,
+    ) -> None:
+        """`save` writes an executed notebook under a contents path; `run_notebook` is `execute.run`."""
+        self.settings = settings
+        self._cold = cold
+        self._existing = existing
+        self._save = save
+        self._run_notebook = run_notebook
+        self._log = log
+        self._background = background.BackgroundLoop("jupyter_nbexec")
+        self._context = zmq.asyncio.Context()
+
+    async def stop(self) -> None:
+        """End the thread that all runs share. Call it when they have ended."""
+        await asyncio.to_thread(self._background.stop)
+        self._context.destroy(linger=0)
+
+    async def perform(
+        self,
+        run: live.Run,
+        save_progress: Callable[[live.Run, models.RunRecord, bytes], Awaitable[None]],
+    ) -> None:
+        """Execute a run, whatever happens. `save_progress` is called with each cell that has ended."""
+        self._log.info("run %s: started, notebook %r", run.id, run.admitted.path)
+        saver = asyncio.create_task(self._keep_saving(run, save_progress))
+        try:
+            await self._lease_and_execute(run)
+            await self._save_notebook(run)
+        except Exception:
+            # A fault of ours must not leave the run, and who waits for it, without an end.
+            self._log.exception("run %s: internal error", run.id)
+            run.error = models.RunError(
+                code=models.ErrorCode.INTERNAL_ERROR,
+                message=f"Internal error; the log has it under {run.id}.",
+            )
+        finally:
+            await _end(saver)
+
+    async def view(self, run: live.Run) -> live.View:
+        """Show a run as it is now, outputs of the cell that is being executed included."""
+        if run.execution is None:
+            return live.View(record=run.record())
+        notebook = run.execution.notebook
+        if not run.status.is_final:
+            notebook = await asyncio.wrap_future(self._background.submit(run.execution.snapshot()))
+        return live.View(record=run.record(), notebook=notebook, origins=run.origins)
+
+    async def _keep_saving(
+        self,
+        run: live.Run,
+        save_progress: Callable[[live.Run, models.RunRecord, bytes], Awaitable[None]],
+    ) -> None:
+        """Save what has been executed whenever a cell has ended, but large notebooks less often."""
+        while True:
+            await run.has_progressed.wait()
+            run.has_progressed.clear()
+            began = time.monotonic()
+            view = await self.view(run)
+            if view.notebook is not None:
+                content = await asyncio.to_thread(documents.pack, view.notebook, view.origins)
+                await save_progress(run, view.record, content)
+            await asyncio.sleep((time.monotonic() - began) / SAVING_SHARE)
+
+    async def _lease_and_execute(self, run: live.Run) -> None:
+        plan = _plan_of(run)
+        request = kernels.KernelRequest(
+            name=plan.kernel_name,
+            id=plan.request.kernel_id,
+            path=plan.notebook.folder,
+            session_name=plan.notebook.path or "",
+            env=plan.request.env,
+        )
+        run.kernel = models.KernelInfo(name=plan.kernel_name)
+        source = self._cold if request.id is None else self._existing
+        try:
+            async with source.lease(request) as kernel:
+                run.kernel = models.KernelInfo(name=kernel.name, id=kernel.id, source=kernel.source)
+                run.publish_status()
+                await self._execute(run, kernel)
+                run.mark_phase("run")
+        except kernels.KernelStartError as error:
+            code = models.ErrorCode.KERNEL_START_FAILED
+            run.error = models.RunError(code=code, message=_sentence(str(error)))
+        finally:
+            if run.execution is not None:
+                patience = 0.0 if request.id is None else LENT_PATIENCE
+                closing = self._background.submit(execute.close(run.execution, patience))
+                await asyncio.wrap_future(closing)
+
+    async def _execute(self, run: live.Run, kernel: kernels.LeasedKernel) -> None:
+        """Execute on the background loop, and watch from here."""
+        execution = await asyncio.to_thread(self._prepare, run, kernel)
+        loop = asyncio.get_running_loop()
+
+        def on_event(kind: str, index: int | None, data: dict[str, Any]) -> None:
+            loop.call_soon_threadsafe(run.publish_of_cell, kind, index, data)
+
+        execution.on_event = on_event
+        run.execution = execution
+        watcher = watch.Watch(
+            execution,
+            kernel,
+            submit=self._background.submit,
+            deadline=run.deadline(self._timeout(run)),
+            cell_timeout=_plan_of(run).request.cell_timeout,
+            grace=self.settings.interrupt_grace,
+        )
+        run.watch_by(watcher)
+        task = asyncio.wrap_future(self._background.submit(self._run_notebook(execution, self._context)))
+        try:
+            await watcher.until_done(task)
+            run.mark_phase("kernel")  # where there was no cell to mark it
+            run.error = self._judge(run, watcher, task.exception())
+        finally:
+            if kernel.is_owned and not (run.is_complete and not execution.is_stuck):
+                # A kernel that may be stuck, or is to blame, is not asked to end.
+                await kernel.kill()
+            elif execution.is_stuck:
+                await kernel.interrupt()
+            kernel.is_leaving = execution.is_leaving
+
+    def _timeout(self, run: live.Run) -> float:
+        """Seconds the run may take: what the request, the notebook, or else the server says."""
+        maximum = self.settings.max_timeout or math.inf
+        plan = _plan_of(run)
+        asked = plan.request.timeout or plan.notebook.default_timeout
+        return min(asked or self.settings.default_timeout or math.inf, maximum)
+
+    def _prepare(self, run: live.Run, kernel: kernels.LeasedKernel) -> execute.Execution:
+        """Make the notebook that is executed: a copy, with the parameters in it."""
+        plan = _plan_of(run)
+        request, stored = plan.request, plan.notebook
+        injection = inject.inject(stored.content, request.parameters, plan.language)
+        run.origins = list(enumerate(stored.cell_ids))
+        if injection.index is not None and injection.replaced:
+            run.origins[injection.index] = None
+        elif injection.index is not None:
+            run.origins.insert(injection.index, None)
+        allow_errors = request.allow_errors
+        return execute.Execution(
+            notebook=injection.notebook,
+            connection_info=kernel.connection_info(),
+            limits=self.settings.limits,
+            ends_kernel=kernel.is_owned,
+            allow_errors=stored.default_allow_errors if allow_errors is None else allow_errors,
+        )
+
+    def _judge(
+        self, run: live.Run, watcher: watch.Watch, raised: BaseException | None
+    ) -> models.RunError | None:
+        """Say why the run failed; None if it did not, or was cancelled."""
+        execution = run.execution
+        if raised is not None and not isinstance(
+            raised, execute.StartTimeoutError | connection.ConnectionLost
+        ):
+            raise raised
+        if execution is None or execution.has_run_cells:
+            return None
+        cell, cell_id = run.stored_cell(execution.current)
+        if watcher.ending is watch.Ending.CANCEL:
+            return None
+        if watcher.ending is watch.Ending.STOP:
+            message = "The server stopped before the run had ended."
+            return models.RunError(
+                code=models.ErrorCode.SERVER_STOPPED, message=message, cell=cell, cell_id=cell_id
+            )
+        if watcher.ending is watch.Ending.TIMEOUT:
+            what = "A cell" if watcher.is_cell_timeout else "The run"
+            seconds = _plan_of(run).request.cell_timeout if watcher.is_cell_timeout else self._timeout(run)
+            message = f"{what} took longer than {seconds:g} s."
+            return models.RunError(code=models.ErrorCode.TIMEOUT, message=message, cell=cell, cell_id=cell_id)
+        if isinstance(raised, execute.StartTimeoutError):
+            message = f"The kernel did not answer within {self.settings.limits.start_timeout:g} s."
+            return models.RunError(code=models.ErrorCode.KERNEL_START_FAILED, message=message)
+        if isinstance(raised, connection.ConnectionLost):
+            was_ready = execution.is_ready
+            code = models.ErrorCode.KERNEL_DIED if was_ready else models.ErrorCode.KERNEL_START_FAILED
+            message = _sentence(watcher.death or "the kernel died")
+            return models.RunError(code=code, message=message, cell=cell, cell_id=cell_id)
+        if execution.failure is None:
+            raise RuntimeError("the execution has ended, but neither well nor for a reason")
+        return self._cell_error(run, execution.failure)
+
+    def _cell_error(self, run: live.Run, failure: execute.CellFailure) -> models.RunError:
+        cell, cell_id = run.stored_cell(failure.index)
+        said = ": ".join(part.strip() for part in (failure.ename, failure.evalue) if part and part.strip())
+        return models.RunError(
+            code=models.ErrorCode.CELL_ERROR,
+            message=said.strip().splitlines()[0][:500]
+            if said.strip()
+            else "The kernel did not execute the cell.",
+            ename=failure.ename,
+            evalue=failure.evalue,
+            traceback=failure.traceback,
+            cell=cell,
+            cell_id=cell_id,
+        )
+
+    async def _save_notebook(self, run: live.Run) -> None:
+        plan = _plan_of(run)
+        template = plan.request.save_as
+        if template is None or run.execution is None:
+            return
+        target = requests.expand_save_as(template, run_id=run.id, name=plan.notebook.name)
+        try:
+            clean = await asyncio.to_thread(outputs.clean_json, run.execution.notebook)
+            await self._save(target, nbformat.from_dict(clean))
+            run.saved_as = target
+        except Exception as error:  # a contents manager may raise anything, and the run is what counts
+            self._log.exception("run %s: cannot save %r", run.id, target)
+            run.warnings.append(f"The executed notebook could not be saved: {type(error).__name__}.")
+
+
+def _plan_of(run: live.Run) -> planning.Plan:
+    if run.plan is None:
+        raise RuntimeError("a run without a plan cannot be performed")
+    return run.plan
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end; what it raised is raised."""
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

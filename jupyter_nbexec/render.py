@@ -1,0 +1,210 @@
+"""An executed notebook as one HTML page that can do nothing: no scripts, no requests, nothing read from disk.
+
+Three walls, each of which would do: the notebook is reduced to what the page shows, HTML in it goes through
+bleach, and `SANDBOX_POLICY` is on the answer. nbconvert's own switch, `sanitize_html`, is on as well, but its
+list of tags lacks headings and most of a table, and its template writes some metadata unescaped (7.17.2:
+an image's width). nbconvert takes a second or so: call `to_html` in a thread.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import bleach
+import jinja2
+import nbformat
+from bleach.css_sanitizer import CSSSanitizer
+from nbconvert.exporters import HTMLExporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_Object: TypeAlias = "Mapping[str, Any]"
+
+SANDBOX_POLICY: Final = (
+    "sandbox; default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Content-Security-Policy of answers that are not JSON: their own origin, and nothing from elsewhere."""
+
+# The libraries of the template come from other hosts, and without scripts they are of no use.
+_TEMPLATE: Final = """
+{%- extends 'index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+"""
+
+# fmt: off
+_TAGS: Final = frozenset({
+    "a", "abbr", "b", "blockquote", "br", "caption", "code", "col", "colgroup", "dd", "del", "details", "div",
+    "dl", "dt", "em", "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "ins",
+    "kbd", "li", "mark", "ol", "p", "pre", "q", "s", "samp", "small", "span", "strong", "sub", "summary",
+    "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "tt", "u", "ul", "var",
+})
+_ATTRIBUTES: Final = frozenset({
+    "align", "alt", "border", "class", "colspan", "height", "id", "rowspan", "scope", "style", "title",
+    "width",
+})
+# fmt: on
+
+# Elements whose contents are not text for reading; bleach would keep it.
+_UNREADABLE = re.compile(r"<(script|style|svg|template|title)\b", re.IGNORECASE)
+_ENDS: Final = {
+    name: re.compile(rf"</{name}\b[^<>]*>", re.IGNORECASE)
+    for name in ("script", "style", "svg", "template", "title")
+}
+
+_IMAGES: Final = ("image/png", "image/jpeg")
+_TEXTS: Final = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
+_LINK = re.compile(r"https?://|mailto:|#", re.IGNORECASE)
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
+_WORD = re.compile(r"[\w+#.-]{1,64}")
+
+_log = logging.getLogger(f"{__name__}.nbconvert")
+_log.setLevel(logging.ERROR)  # it warns of images without a description
+
+
+def to_html(notebook: _Object) -> str:
+    """Render an executed notebook, which is left as it is."""
+    exporter = _Exporter(  # type: ignore[no-untyped-call]
+        template_name="lab", sanitize_html=True, embed_images=False, log=_log
+    )
+    exporter.raw_template = _TEMPLATE
+    page, _ = exporter.from_notebook_node(_reduce(notebook))
+    return str(page)
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's, with our sanitiser, and with Markdown that never fails the page."""
+
+    def default_filters(self) -> Iterator[tuple[str, Callable[..., str]]]:
+        yield from super().default_filters()  # type: ignore[no-untyped-call]
+        yield "clean_html", clean_html
+
+    @jinja2.pass_context
+    def markdown2html(self, context: jinja2.runtime.Context, source: str) -> str:
+        try:
+            return str(super().markdown2html(context, source))
+        except Exception:  # it raises what it likes where an attachment is missing or odd
+            return f"<pre>{html.escape(source)}</pre>"
+
+
+def clean_html(markup: str | bytes) -> str:
+    """Keep of a piece of HTML what is text, tables and images that it carries itself."""
+    text = markup.decode() if isinstance(markup, bytes) else str(markup)
+    cleaned = bleach.clean(
+        _without_unreadable(text),
+        tags=_TAGS,
+        attributes=_is_allowed,
+        protocols={"http", "https", "mailto", "data"},
+        css_sanitizer=CSSSanitizer(),
+        strip=True,
+    )
+    return str(cleaned)
+
+
+def _is_allowed(tag: str, name: str, value: str) -> bool:
+    if tag == "img" and name == "src":
+        return value.lower().startswith("data:image/")
+    if tag == "a" and name == "href":
+        return bool(_LINK.match(value))
+    return name in _ATTRIBUTES
+
+
+def _without_unreadable(markup: str) -> str:
+    """Cut such elements out, in linear time; one that has no end takes the rest with it, as in a browser."""
+    kept = []
+    position = 0
+    while start := _UNREADABLE.search(markup, position):
+        kept.append(markup[position : start.start()])
+        end = _ENDS[start[1].lower()].search(markup, start.end())
+        if end is None:
+            return "".join(kept)
+        position = end.end()
+    return "".join([*kept, markup[position:]])
+
+
+# What is left of a notebook: nothing that the template could write into the page without escaping it.
+
+
+def _reduce(notebook: _Object) -> nbformat.NotebookNode:
+    cells = [_reduce_cell(cell, i) for i, cell in enumerate(notebook.get("cells", []))]
+    metadata = _reduce_metadata(_object(notebook.get("metadata")))
+    reduced = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+    return nbformat.from_dict(reduced)  # type: ignore[no-any-return]
+
+
+def _reduce_metadata(metadata: _Object) -> dict[str, Any]:
+    title = metadata.get("title")
+    reduced: dict[str, Any] = {"title": title if isinstance(title, str) else "Notebook"}
+    language = _object(metadata.get("language_info"))
+    names = {name: language.get(name) for name in ("name", "pygments_lexer")}
+    known = {name: word for name, word in names.items() if isinstance(word, str) and _WORD.fullmatch(word)}
+    return {**reduced, "language_info": known} if "name" in known else reduced
+
+
+def _reduce_cell(cell: _Object, index: int) -> dict[str, Any]:
+    kind = cell.get("cell_type")
+    reduced: dict[str, Any] = {
+        "cell_type": kind if kind in ("code", "markdown") else "raw",
+        "id": f"cell-{index}",
+        "metadata": {},
+        "source": _text(cell.get("source", "")),
+    }
+    if kind == "code":
+        count = cell.get("execution_count")
+        reduced["execution_count"] = count if isinstance(count, int) else None
+        outputs = (_reduce_output(output) for output in cell.get("outputs", []))
+        reduced["outputs"] = [output for output in outputs if output.get("data") != {}]
+    else:
+        bundles = _object(cell.get("attachments")).items()
+        reduced["attachments"] = {name: _reduce_images(_object(bundle)) for name, bundle in bundles}
+    return reduced
+
+
+def _reduce_output(output: _Object) -> dict[str, Any]:
+    kind = output.get("output_type")
+    if kind == "stream":
+        name = "stderr" if output.get("name") == "stderr" else "stdout"
+        return {"output_type": kind, "name": name, "text": _text(output.get("text", ""))}
+    if kind == "error":
+        traceback = [_text(line) for line in output.get("traceback") or []]
+        names = {name: _text(output.get(name) or "") for name in ("ename", "evalue")}
+        return {
+            "output_type": kind,
+            **names,
+            "traceback": traceback or [f"{names['ename']}: {names['evalue']}"],
+        }
+    data = _object(output.get("data"))
+    metadata = _object(output.get("metadata"))
+    images = _reduce_images(data)
+    return {
+        "output_type": "display_data",
+        "data": {**images, **{mime: _text(data[mime]) for mime in _TEXTS if mime in data}},
+        "metadata": {mime: _reduce_image_metadata(_object(metadata.get(mime))) for mime in images},
+    }
+
+
+def _reduce_images(data: _Object) -> dict[str, str]:
+    return {mime: _NOT_BASE64.sub("", _text(data[mime])) for mime in _IMAGES if mime in data}
+
+
+def _reduce_image_metadata(metadata: _Object) -> dict[str, Any]:
+    sizes = ((name, metadata.get(name)) for name in ("width", "height"))
+    kept: dict[str, Any] = {name: size for name, size in sizes if isinstance(size, int)}
+    if metadata.get("needs_background") in ("light", "dark"):
+        kept["needs_background"] = metadata["needs_background"]
+    return kept
+
+
+def _object(value: object) -> _Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return "".join(map(str, value)) if isinstance(value, list) else str(value)

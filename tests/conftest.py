@@ -1,0 +1,92 @@
+"""What several test files share: real servers, of Jupyter and of PostgreSQL, and asyncio for async tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.postgresql import Cluster, running
+
+#: Seconds a server may take to come up.
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The only event loop that Jupyter Server runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server of the tests' own. Without one, tests are skipped, except with CI=true."""
+    with running() as cluster:
+        if cluster is None and os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is not installed")
+        if cluster is None:
+            pytest.skip("PostgreSQL is not installed")
+        yield cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveServer:
+    """A `jupyter server` process with the extension."""
+
+    url: str  #: with the base URL, without a slash at the end
+    token: str
+    root: Path
+    pid: int
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One real server process for all tests that only talk to it."""
+    folder = tmp_path_factory.mktemp("live server")
+    root = tmp_path_factory.mktemp("live root")
+    token = secrets.token_hex(16)
+    # The installed configuration must do: the extension is not enabled by hand here.
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_TOKEN": token,
+    }
+    command = [
+        *(sys.executable, "-m", "jupyter", "server", "--no-browser", "--allow-root"),
+        *("--ServerApp.port=0", f"--ServerApp.root_dir={root}", "--ServerApp.base_url=/a%40b/"),
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        url = _wait_for(process, folder, token)
+        yield LiveServer(url=url, token=token, root=root, pid=process.pid, log=folder / "log")
+    finally:
+        process.terminate()
+        process.wait(timeout=DEADLINE)
+
+
+def _wait_for(process: subprocess.Popen[bytes], folder: Path, token: str) -> str:
+    """Wait until the server answers; its URL."""
+    info = folder / "runtime" / f"jpserver-{process.pid}.json"
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            url = str(json.loads(info.read_text())["url"]).rstrip("/")
+            headers = {"Authorization": f"token {token}"}
+            if httpx.get(f"{url}/api/status", headers=headers, trust_env=False).status_code == 200:
+                return url
+        except (FileNotFoundError, ValueError, httpx.TransportError):
+            time.sleep(0.05)
+    raise RuntimeError("the server does not come up:\n" + (folder / "log").read_text())

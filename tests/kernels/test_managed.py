@@ -1,0 +1,174 @@
+"""Kernels are the server's own, are left behind by nobody, and know nothing they should not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from jupyter_nbexec import errors, kernels
+from jupyter_nbexec.kernels import managed, provisioner
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def cold(kernel_manager: Any) -> managed.ColdSource:
+    """A source of fresh kernels."""
+    return managed.ColdSource(kernel_manager, scrubbed_env=["JUPYTER*TOKEN*"], niceness=0)
+
+
+def processes_below(pid: int) -> list[psutil.Process]:
+    """A process and all below it."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+async def test_lease(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """A leased kernel is listed as busy while it is used, and gone afterwards with its processes."""
+    async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
+        model = kernel_manager.kernel_model(kernel.id)
+        connection_file = kernel_manager.get_kernel(kernel.id).connection_file
+        running = processes_below(kernel_manager.get_kernel(kernel.id).provisioner.pid)
+
+        assert (kernel.name, kernel.source, kernel.is_owned) == ("python3", "cold", True)
+        assert (model["name"], model["execution_state"]) == ("python3", "busy")
+        assert await kernel.death() is None
+
+    assert kernel_manager.list_kernel_ids() == []
+    assert not any(process.is_running() for process in running)
+    assert not await anyio.Path(connection_file).exists()
+
+
+async def test_listing_while_it_starts(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """The server can list its kernels at every moment of a start."""
+    is_over = False
+
+    async def list_always() -> set[str]:
+        states = set()
+        while not is_over:
+            states |= {model["execution_state"] for model in kernel_manager.list_kernels()}
+            await asyncio.sleep(0)
+        return states
+
+    listing = asyncio.create_task(list_always())
+    async with cold.lease(kernels.KernelRequest(name="python3")):
+        is_over = True
+
+    assert "starting" in await listing
+
+
+async def test_lease_ends_after_an_exception(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """A fault of ours leaves no kernel."""
+    with pytest.raises(ZeroDivisionError):
+        async with cold.lease(kernels.KernelRequest(name="python3")):
+            raise ZeroDivisionError
+
+    assert kernel_manager.list_kernel_ids() == []
+
+
+async def test_cancelled_start_leaves_no_kernel(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """A lease that is cancelled in the middle of the start ends what has been started."""
+
+    async def hold() -> None:
+        async with cold.lease(kernels.KernelRequest(name="python3")):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.wait({each for each in others if "_shut_down" in repr(each)} or {task})
+
+    assert kernel_manager.list_kernel_ids() == []
+
+
+async def test_missing_program(kernel_manager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernelspec whose program is not there gives a kernel that is dead, and says how."""
+    folder = tmp_path / "kernels" / "broken"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/no/such/program", "{connection_file}"], "display_name": "x", "language": "x"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setattr(kernel_manager.kernel_spec_manager, "kernel_dirs", [str(tmp_path / "kernels")])
+    cold = managed.ColdSource(kernel_manager, scrubbed_env=[], niceness=0)
+
+    async with cold.lease(kernels.KernelRequest(name="broken")) as kernel:
+        process = kernel_manager.get_kernel(kernel.id).provisioner.process
+        await asyncio.to_thread(process.wait, 10)
+        death = await kernel.death()
+
+    assert death == "the kernel exited with code 127"
+
+
+async def test_unknown_kernelspec(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """A kernelspec that went away since the request was checked is no fault of ours."""
+    with pytest.raises(kernels.KernelStartError, match="no kernel 'gone'"):
+        async with cold.lease(kernels.KernelRequest(name="gone")):
+            pass
+
+    assert kernel_manager.list_kernel_ids() == []
+
+
+async def test_only_our_kernels_run_below_the_shim(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """Kernels that others start through the same manager are as they were."""
+    other = await kernel_manager.start_kernel(kernel_name="python3")
+    async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
+        ours = kernel_manager.get_kernel(kernel.id)
+
+        assert type(kernel_manager.get_kernel(other).provisioner) is LocalProvisioner
+        if provisioner.is_supported():
+            assert type(ours.provisioner) is provisioner.ReapingProvisioner
+        assert not ours.autorestart
+
+
+async def test_restart_is_the_end(cold: managed.ColdSource, kernel_manager: Any) -> None:
+    """A kernel that somebody restarts is not the one the run was given."""
+    async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
+        await kernel_manager.restart_kernel(kernel.id, now=True)
+
+        assert await kernel.death() == "the kernel was restarted"
+
+
+async def test_existing_kernel_is_lent_once(kernel_manager: Any) -> None:
+    """A live kernel is lent to one run at a time, and stays alive."""
+    source = managed.ExistingSource(kernel_manager)
+    kernel_id = await kernel_manager.start_kernel(kernel_name="python3")
+    request = kernels.KernelRequest(name="python3", id=kernel_id)
+
+    async with source.lease(request) as kernel:
+        assert (kernel.source, kernel.is_owned) == ("existing", False)
+        with pytest.raises(errors.KernelBusy):
+            source.check(kernel_id)
+        with pytest.raises(kernels.KernelStartError):
+            async with source.lease(request):
+                pass
+        with pytest.raises(RuntimeError):
+            await kernel.kill()
+
+    assert source.check(kernel_id) == "python3"
+    assert kernel_id in kernel_manager
+
+
+async def test_unknown_kernel(kernel_manager: Any) -> None:
+    """A kernel id that the server does not know is refused."""
+    with pytest.raises(errors.KernelNotFound):
+        managed.ExistingSource(kernel_manager).check("no-such-id")
+
+
+def test_environment() -> None:
+    """The kernel gets the server's environment without its secrets, and the request's own."""
+    server = {"PATH": "/bin", "JUPYTER_TOKEN": "s", "JUPYTERHUB_API_TOKEN": "s", "LANG": "C"}
+    request = kernels.KernelRequest(name="x", session_name="a/b.ipynb", env={"LANG": "de", "KEY": "v"})
+
+    environment = managed.kernel_environment(server, ["JUPYTER*TOKEN*"], request)
+
+    assert environment == {"PATH": "/bin", "LANG": "de", "KEY": "v", "JPY_SESSION_NAME": "a/b.ipynb"}
+    assert os.environ is not server
