@@ -173,11 +173,13 @@ class RunManager:
                 raise errors.Stopping
             self._loop = asyncio.get_running_loop()
             await self._ask(self._store.open)
+            # What joining closes is still counted; the first heartbeat knows better.
+            self._queued = await self._ask(self._store.queued)
+            self._may_have_stored = self._queued > 0
+            # The last that may fail: who has joined has a heart that beats, and cannot join again.
             for record in await self._ask(self._membership.join):
                 self._log.warning("run %s: closed, since its server has died", record.id)
                 self._listener.run_ended(record)
-            self._queued = await self._ask(self._store.queued)
-            self._may_have_stored = self._queued > 0
             self._is_started = True
         self._on_delivery_due()
         self._fill()
@@ -390,17 +392,29 @@ class RunManager:
     async def _begin_waiting(self, run: live.Run) -> None:
         self._take(run)
         run.begin(self._membership.id)
-        try:
-            claimed = await self._ask(self._store.claim, run.id, self._membership.id, run.started)
-        except errors.StorageUnavailable as error:
-            run.fail(models.ErrorCode.INTERNAL_ERROR, error.message)
-            self._running[run.id] = asyncio.create_task(self._finish_and_release(run))
-            return
-        if claimed is None:  # while this server was held for dead, another has closed it
+        if await self._claim(run):
+            self._perform(run)
+        else:
             run.ask_to_end(watch.Ending.STOP)
             self._running[run.id] = asyncio.create_task(self._finish_and_release(run))
-            return
-        self._perform(run)
+
+    async def _claim(self, run: live.Run) -> bool:
+        """Have the store note that a run begins. False: it shall not, or others have closed it."""
+        while True:
+            try:
+                if await self._ask(self._store.claim, run.id, self._membership.id, run.started) is not None:
+                    return True
+                # Closed while this server was held for dead; or given to it before, and that answer was lost.
+                record = await self._ask(self._store.get, run.id)
+            except errors.StorageUnavailable:
+                if self._is_stopping or run.ending is not None:
+                    return False
+                self._log.error("run %s: its start is not stored yet", run.id)
+                await self._change(RETRY)
+            else:
+                if record is None or record.status is not models.RunStatus.RUNNING:
+                    return False
+                return record.owner == self._membership.id
 
     async def _begin_stored(self) -> None:
         """Take the next run from the store, if there is one."""

@@ -603,9 +603,11 @@ class Sender:
             for delivery in due:
                 await self._start(delivery)
             following = None if due else await self._next_due()
-        except Exception:
+        except Exception as error:
             if not self._has_trouble:  # once for each time that the store is out of reach
-                self._log.exception("webhooks: the store does not answer; trying again")
+                # That it is out of reach is no fault of ours, and who was asked has logged why.
+                is_ours = not isinstance(error, errors.StorageUnavailable)
+                self._log.error("webhooks: the store does not answer; trying again", exc_info=is_ours)
             self._has_trouble = True
             return TROUBLE
         self._has_trouble = False
@@ -644,8 +646,10 @@ class Sender:
             noted = settle(delivery, attempt, now=self._clock(), chance=self._chance())
             await self._mark(noted)
             self._tell(noted, attempt)
-        except Exception:
-            self._log.exception("webhooks: run %s: not noted; perhaps to be sent again", delivery.run_id)
+        except Exception as error:
+            is_ours = not isinstance(error, errors.StorageUnavailable)
+            text = "webhooks: run %s: not noted; perhaps to be sent again"
+            self._log.error(text, delivery.run_id, exc_info=is_ours)
 
     def _tell(self, noted: models.Delivery, attempt: Attempt) -> None:
         """Log an attempt, and report it. The URL is not logged: some have secrets in them."""

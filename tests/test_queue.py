@@ -389,6 +389,84 @@ async def test_the_end_is_stored_later(
     assert caplog.text.count("its end is not stored yet") == 3
 
 
+@pytest.mark.parametrize("is_answer_lost", [False, True])
+async def test_the_start_is_stored_later(
+    play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, is_answer_lost: bool
+) -> None:
+    """A run whose start cannot be stored waits until it can, and is executed once, even where it was."""
+    monkeypatch.setattr(runs, "RETRY", 0.02)
+    stage = play()
+    stage.is_open = False
+    await stage.submit("first")
+    run = await stage.submit("second")
+    claim, refusals = stage.store.claim, 3
+
+    def fail(*args: Any) -> models.RunRecord | None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals == 2 and is_answer_lost:
+            claim(*args)
+        if refusals >= 0:
+            raise stores.StoreError("the connection was lost")
+        return claim(*args)
+
+    monkeypatch.setattr(stage.store, "claim", fail)
+    stage.is_open = True
+
+    assert await status(stage, run.id) == ("succeeded", None)
+    assert stage.order == ["first", "second"]
+    assert caplog.text.count("its start is not stored yet") == 3
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_the_start_is_never_stored(
+    play: Play, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+) -> None:
+    """A run whose start cannot be stored ends when it is cancelled, or its server stops; it has not begun."""
+    monkeypatch.setattr(runs, "RETRY", 0.02)
+    stage = play()
+    stage.is_open = False
+    await stage.submit("first")
+    run = await stage.submit("second")
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(*_: Any) -> models.RunRecord | None:
+        loop.call_soon_threadsafe(asked.set)
+        raise stores.StoreError("the connection was lost")
+
+    monkeypatch.setattr(stage.store, "claim", fail)
+    stage.is_open = True
+    with anyio.fail_after(20):
+        await asked.wait()
+        waiting = asyncio.create_task(stage.answer(run.id))
+        await (stage.cancel(run) if is_cancelled else stage.manager.stop())
+        told = await waiting
+
+    end = (told["status"], told["error"] and told["error"]["code"])
+    assert end == (("cancelled", None) if is_cancelled else ("failed", "server_stopped"))
+    assert stage.order == ["first"]
+
+
+async def test_a_start_that_fails_is_tried_again(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that could not be started, whatever the store has refused, is started by the next request."""
+    stage = play()
+    for name in ("open", "servers", "recover", "queued"):
+        method = getattr(stage.store, name)
+
+        def fail(*_: Any) -> Any:
+            raise stores.StoreError("the connection was lost")
+
+        monkeypatch.setattr(stage.store, name, fail)
+        with pytest.raises(errors.StorageUnavailable):
+            await stage.manager.start()
+        monkeypatch.setattr(stage.store, name, method)
+    run = await stage.submit()
+
+    assert await status(stage, run.id) == ("succeeded", None)
+
+
 async def test_the_end_is_never_stored(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a server stops and cannot store an end, its clients are told what the next server will say."""
     stage = play()

@@ -1296,14 +1296,18 @@ async def test_a_stop_before_the_start_is_fine(vault: webhooks.Vault) -> None:
     assert outbox.marks.empty()
 
 
+@pytest.mark.parametrize("fault", [errors.StorageUnavailable(), RuntimeError("a fault of ours")])
 async def test_a_store_out_of_reach_is_asked_again(
-    vault: webhooks.Vault, caplog: pytest.LogCaptureFixture
+    vault: webhooks.Vault, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    """A store that fails ends nothing: the sender asks again, logs it once, and sends when it is back."""
+    """A store that fails ends nothing: the sender asks again, logs it once, and sends when it is back.
+
+    There is a traceback for faults of ours alone.
+    """
     played = PlayedTime()
     async with receiving() as receiver:
         outbox = Outbox(delivery(receiver.url, next_attempt=played.now), clock=played.clock)
-        outbox.fault = RuntimeError("the disk is full")
+        outbox.fault = fault
         async with sending(outbox, vault, call_later=played.call_later):
             for _ in range(3):
                 await played.move(played.now + timedelta(seconds=webhooks.TROUBLE))
@@ -1312,10 +1316,12 @@ async def test_a_store_out_of_reach_is_asked_again(
             assert (await outbox.marked()).state is DELIVERED
 
     assert caplog.text.count("the store does not answer") == 1
+    assert ("Traceback" in caplog.text) == isinstance(fault, RuntimeError)
 
 
+@pytest.mark.parametrize("fault", [errors.StorageUnavailable(), RuntimeError("a fault of ours")])
 async def test_what_cannot_be_noted_is_sent_again(
-    vault: webhooks.Vault, caplog: pytest.LogCaptureFixture
+    vault: webhooks.Vault, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
     """Where an answer cannot be noted, the message comes again after the lease, with the same id."""
     played = PlayedTime()
@@ -1325,7 +1331,7 @@ async def test_what_cannot_be_noted_is_sent_again(
         async def mark(marked: models.Delivery) -> None:
             if len(receiver.received) == 1:
                 outbox.faults.release()
-                raise RuntimeError("the disk is full")
+                raise fault
             await outbox.mark(marked)
 
         async with sending(outbox, vault, call_later=played.call_later, mark=mark):
@@ -1337,6 +1343,7 @@ async def test_what_cannot_be_noted_is_sent_again(
     assert (done.state, done.attempts) == (DELIVERED, 1)
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
     assert "not noted" in caplog.text
+    assert ("Traceback" in caplog.text) == isinstance(fault, RuntimeError)
 
 
 async def test_a_fault_of_ours_is_an_attempt(vault: webhooks.Vault, caplog: pytest.LogCaptureFixture) -> None:
