@@ -16,23 +16,18 @@ import asyncio
 import collections
 import contextlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
+import peers
+from campaigns import Report, check_log, until
 from serving import Server, end_by_exception, serving
-from soak import Report, check_log, until
 
-#: Where the peer is installed, in git's eyes nowhere.
-PEER = Path(__file__).parents[1] / ".venv-peer"
-PEER_PACKAGES = ("jupyter_scheduler", "ipykernel")
 #: Jobs that the peer may have at a time: as many runs as our server executes of a flood.
 PEER_JOBS = 3
 
@@ -177,27 +172,6 @@ class Peer:
         return took
 
 
-def install_peer() -> Path:
-    """Make the environment of the peer, if there is none; its Python."""
-    python = PEER / "bin" / "python"
-    mark = PEER / ".installed"
-    if not mark.exists():
-        print(f"Installing {', '.join(PEER_PACKAGES)} into {PEER}.", flush=True)
-        venv.create(PEER, with_pip=True, clear=True)
-        install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER_PACKAGES)
-        installed = subprocess.run(install, capture_output=True, text=True, check=False)
-        if installed.returncode:
-            raise RuntimeError(f"the peer cannot be installed; try --without-peer:\n{installed.stderr}")
-        mark.touch()
-    return python
-
-
-def version_of_peer(python: Path) -> str:
-    """Which release of the peer there is."""
-    code = "import importlib.metadata as m; print(m.version('jupyter_scheduler'))"
-    return subprocess.run((python, "-c", code), capture_output=True, text=True, check=True).stdout.strip()
-
-
 async def take_turns(server: Server, peer: Peer | None, turns: int) -> tuple[list[float], list[float]]:
     """Submit runs and jobs in turns, on connections that are kept; the milliseconds of each."""
     ours, its = [], []
@@ -280,8 +254,8 @@ def main() -> int:
         server = stack.enter_context(serving("--NbExec.max_concurrent_runs=4"))
         peer = None
         if not options.without_peer:
-            python = install_peer()
-            report.figure(f"the peer is jupyter_scheduler {version_of_peer(python)}")
+            python = peers.install("servers")
+            report.figure(f"the peer is jupyter_scheduler {peers.version('servers', 'jupyter_scheduler')}")
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             # Its own default is in a folder that it expects to be there.
             database = f"--SchedulerApp.db_url=sqlite:///{folder}/scheduler.sqlite"

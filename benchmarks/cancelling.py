@@ -1,6 +1,6 @@
 """Cancel runs in every state that they pass through, and look for what is left of them.
 
-    python benchmarks/cancelling.py [--short] [STATE...]
+    python benchmarks/cancelling.py [--short] [CAMPAIGN...]
 
 Each state has a server process of its own, and its runs are cancelled at random moments of that state. The
 exit status is 1 if one of them did not end as it should, or anything was left.
@@ -8,11 +8,9 @@ exit status is 1 if one of them did not end as it should, or anything was left.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import contextlib
-import os
 import random
 import statistics
 import sys
@@ -20,9 +18,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
-from following import Reader, ended, submit
-from serving import Server, end_by_exception, serving
-from soak import Report, check_log, kernels_of, saturate, until
+from campaigns import (
+    Report,
+    check_log,
+    command_line,
+    ended,
+    kernels_of,
+    perform,
+    saturate,
+    submit,
+    until,
+)
+from following import Reader
+from serving import Server, serving
 
 #: Seconds between the interrupt and the kill, on these servers.
 GRACE = 1.0
@@ -91,6 +99,16 @@ class Campaign:
                     raise RuntimeError(f"{run_id} has ended before {said!r}")
         reader.vanish()
 
+    async def cancel_soon(
+        self, times: int, notebook: str, state: bytes, *, seconds: float, after: bytes = b""
+    ) -> None:
+        """Cancel so many runs, one after the other, a random moment after they have reached a state."""
+        for _ in range(times):
+            run_id = await submit(self.server, notebook)
+            await self.reach(run_id, state, after=after)
+            await asyncio.sleep(self.random.uniform(0, seconds))
+            await self.cancel_and_note(run_id)
+
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[str]:
         """Have the only place taken; the id of the run that has it."""
@@ -139,38 +157,22 @@ async def leaving_the_queue(campaign: Campaign, times: int) -> None:
 
 async def starting(campaign: Campaign, times: int) -> None:
     """A run whose kernel is being started."""
-    for _ in range(times):
-        run_id = await submit(campaign.server, "obeying.ipynb")
-        await campaign.reach(run_id, b'"running"')
-        await asyncio.sleep(campaign.random.uniform(0, 0.5))
-        await campaign.cancel_and_note(run_id)
+    await campaign.cancel_soon(times, "obeying.ipynb", b'"running"', seconds=0.5)
 
 
 async def running(campaign: Campaign, times: int) -> None:
     """A run whose cell obeys an interrupt."""
-    for _ in range(times):
-        run_id = await submit(campaign.server, "obeying.ipynb")
-        await campaign.reach(run_id, CELL_STARTED, after=CELL_ENDED)
-        await asyncio.sleep(campaign.random.uniform(0, 0.1))
-        await campaign.cancel_and_note(run_id)
+    await campaign.cancel_soon(times, "obeying.ipynb", CELL_STARTED, after=CELL_ENDED, seconds=0.1)
 
 
 async def ignoring(campaign: Campaign, times: int) -> None:
     """A run whose cell ignores interrupts."""
-    for _ in range(times):
-        run_id = await submit(campaign.server, "deaf.ipynb")
-        await campaign.reach(run_id, CELL_STARTED)
-        await asyncio.sleep(campaign.random.uniform(0, 0.1))
-        await campaign.cancel_and_note(run_id)
+    await campaign.cancel_soon(times, "deaf.ipynb", CELL_STARTED, seconds=0.1)
 
 
 async def at_the_end(campaign: Campaign, times: int) -> None:
     """A run that is just ending by itself."""
-    for _ in range(times):
-        run_id = await submit(campaign.server, "quick.ipynb")
-        await campaign.reach(run_id, CELL_STARTED)
-        await asyncio.sleep(campaign.random.uniform(0, 0.2))
-        await campaign.cancel_and_note(run_id)
+    await campaign.cancel_soon(times, "quick.ipynb", CELL_STARTED, seconds=0.2)
 
 
 async def after_the_end(campaign: Campaign, times: int) -> None:
@@ -237,25 +239,14 @@ async def measure(report: Report, state: Callable[[Campaign, int], Awaitable[Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Cancel in the states that are named, or in all."""
-    names = {state.__name__: state for state in STATES}
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("states", nargs="*", metavar="STATE", help=f"of {', '.join(names)}; default: all")
-    parser.add_argument("--short", action="store_true", help=f"{SHORT_TIMES} times each, for the tests")
-    options = parser.parse_args(arguments)
-    unknown = set(options.states) - names.keys()
-    if unknown:
-        parser.error(f"there is no state {min(unknown)}")
-    end_by_exception()
-    broken: list[str] = []
-    for name in options.states or names:
-        print(f"{name}: {names[name].__doc__}", flush=True)
-        report = Report()
-        began = time.monotonic()
-        asyncio.run(measure(report, names[name], SHORT_TIMES if options.short else TIMES))
-        report.figure(f"({time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f})")
-        broken += [f"{name}: {each}" for each in report.broken]
-    print("\n".join(["", *broken, f"{len(broken)} promises broken."]))
-    return 1 if broken else 0
+    states = {state.__name__: state for state in STATES}
+    parser = command_line(__doc__, states, short=f"{SHORT_TIMES} times each, for the tests")
+    return perform(
+        parser,
+        arguments,
+        states,
+        lambda report, state, options: measure(report, state, SHORT_TIMES if options.short else TIMES),
+    )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ one of them was broken.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
 import socket
 import struct
 import sys
@@ -20,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from serving import Server, end_by_exception, serving
-from soak import HUNG, Report, check_log, saturate, until
+from campaigns import Report, check_log, command_line, ended, perform, saturate, submit, until
+from serving import Server, serving
 
 #: Promises: seconds from a print to the reader, and MiB for each reader that reads nothing.
 DELAY, EACH = 0.2, 1.0
@@ -114,29 +112,6 @@ def data_of(event: bytes) -> dict[str, Any]:
     """The data of an event."""
     data: dict[str, Any] = json.loads(event.partition(b"data: ")[2])
     return data
-
-
-async def submit(server: Server, name: str, **parameters: Any) -> str:
-    """Submit a run; its id."""
-    async with server.client() as client:
-        headers = {"Prefer": "respond-async"}
-        body = {"parameters": parameters}
-        answer = await client.post(f"api/nbexec/{name}", json=body, headers=headers)
-        run_id: str = answer.raise_for_status().json()["id"]
-        return run_id
-
-
-async def ended(server: Server, run_id: str) -> dict[str, Any]:
-    """Wait for a run's end."""
-    deadline = time.monotonic() + HUNG
-    async with server.client() as client:
-        while True:
-            answer = await client.get(f"api/nbexec/runs/{run_id}", params={"wait": 60})
-            run: dict[str, Any] = answer.raise_for_status().json()
-            if run["ended"]:
-                return run
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{run_id} is still {run['status']}")
 
 
 async def read_all(server: Server, run_id: str, *, after: int = 0) -> bytes:
@@ -325,26 +300,13 @@ CAMPAIGNS = {campaign.__name__: campaign for campaign in (delay, same, vanishing
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaigns that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "campaigns", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join(CAMPAIGNS)}; default: all"
+    parser = command_line(__doc__, CAMPAIGNS, short="a few seconds of each")
+    return perform(
+        parser,
+        arguments,
+        CAMPAIGNS,
+        lambda report, campaign, options: campaign(report, short=options.short),
     )
-    parser.add_argument("--short", action="store_true", help="a few seconds of each")
-    options = parser.parse_args(arguments)
-    unknown = set(options.campaigns) - CAMPAIGNS.keys()
-    if unknown:
-        parser.error(f"there is no campaign {min(unknown)}")
-    end_by_exception()
-    broken: list[str] = []
-    for name in options.campaigns or CAMPAIGNS:
-        print(f"{name}: {CAMPAIGNS[name].__doc__}", flush=True)
-        report = Report()
-        began = time.monotonic()
-        asyncio.run(CAMPAIGNS[name](report, short=options.short))
-        report.figure(f"({time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f})")
-        broken += [f"{name}: {each}" for each in report.broken]
-    print("\n".join(["", *broken, f"{len(broken)} promises broken."]))
-    return 1 if broken else 0
 
 
 if __name__ == "__main__":

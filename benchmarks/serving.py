@@ -120,6 +120,20 @@ def serving(*options: str, python: str | Path = sys.executable) -> Iterator[Serv
             stop(server)
 
 
+def environment_of(folder: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """Make the environment of a process that has a folder for all that is Jupyter's, and notebooks."""
+    for part in ("root", "tmp"):
+        (folder / part).mkdir(exist_ok=True)
+    dropped = ("JUPYTER", "JPY_", "PYTHONDONTWRITEBYTECODE", "IPYTHON")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(dropped)},
+        **more,
+        **{f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")},
+        "IPYTHONDIR": str(folder / "ipython"),
+        "TMPDIR": str(folder / "tmp"),
+    }
+
+
 def launch(
     folder: Path,
     *options: str,
@@ -127,18 +141,8 @@ def launch(
     python: str | Path = sys.executable,
 ) -> Server:
     """Start a server on what is in a folder, and do not wait for it."""
-    for part in ("root", "tmp"):
-        (folder / part).mkdir(exist_ok=True)
     token = secrets.token_hex(24)
-    dropped = ("JUPYTER", "JPY_", "PYTHONDONTWRITEBYTECODE", "IPYTHON")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(dropped)},
-        **(environment or {}),
-        **{f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")},
-        "IPYTHONDIR": str(folder / "ipython"),
-        "TMPDIR": str(folder / "tmp"),
-        "JUPYTER_TOKEN": token,
-    }
+    prepared = environment_of(folder, {**(environment or {}), "JUPYTER_TOKEN": token})
     command = [
         *(str(python), "-m", "jupyter", "server", "--no-browser", "--ip=127.0.0.1", "--allow-root"),
         *("--ServerApp.port=0", f"--ServerApp.root_dir={folder / 'root'}", *options),
@@ -146,7 +150,7 @@ def launch(
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             command,
-            env=environment,
+            env=prepared,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

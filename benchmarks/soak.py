@@ -8,7 +8,6 @@ one of them was broken. No promise is about speed, apart from the deadlines that
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import collections
 import contextlib
@@ -27,10 +26,9 @@ from typing import Any
 
 import httpx
 import psutil
-from serving import Server, end_by_exception, serving
+from campaigns import HUNG, Report, check_log, command_line, kernels_of, perform, saturate, until
+from serving import Server, serving
 
-#: Seconds after which a run that has not answered counts as hung.
-HUNG = 240.0
 #: Seconds within which all is quiet after the last answer.
 QUIET = 60.0
 #: Seconds after which anyio's idle worker threads end, at the next use of one.
@@ -47,24 +45,6 @@ ENDS = (
 Job = Callable[[], Awaitable[None]]
 
 
-class Report:
-    """What a campaign found."""
-
-    def __init__(self) -> None:
-        self.broken: list[str] = []
-
-    def figure(self, text: str) -> None:
-        """State a figure."""
-        print(f"    {text}", flush=True)
-
-    def promise(self, text: str, *, kept: bool, found: object = "") -> None:
-        """State whether a promise was kept; a broken one, with what was found instead, ends in exit 1."""
-        said = text if kept or found == "" else f"{text}; found: {found}"
-        print(f"  {'ok    ' if kept else 'BROKEN'}  {said}", flush=True)
-        if not kept:
-            self.broken.append(said)
-
-
 async def at_once(number: int, jobs: Iterable[Job]) -> None:
     """Do jobs, so many at a time; all of them, even if one raises."""
     slots = asyncio.Semaphore(number)
@@ -77,16 +57,6 @@ async def at_once(number: int, jobs: Iterable[Job]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-
-
-async def until(condition: Callable[[], bool], seconds: float) -> float | None:
-    """Wait for what another process does: the seconds it took, or None if it did not happen in time."""
-    began = time.monotonic()
-    while not condition():
-        if time.monotonic() - began > seconds:
-            return None
-        await asyncio.sleep(0.02)
-    return time.monotonic() - began
 
 
 async def call(server: Server, name: str, **body: Any) -> httpx.Response:
@@ -221,12 +191,6 @@ class Mixture:
         await at_once(together, jobs)
 
 
-def kernels_of(server: Server) -> list[dict[str, Any]]:
-    """The kernels that the server lists."""
-    listed: list[dict[str, Any]] = server.get("api/kernels").json()
-    return listed
-
-
 async def settle(server: Server, enough: tuple[int, int] = (0, 0)) -> tuple[int, int]:
     """Wait until nothing runs and idle worker threads have ended; the descriptors and threads."""
     await until(lambda: not server.below() and not kernels_of(server), QUIET)
@@ -238,14 +202,6 @@ async def settle(server: Server, enough: tuple[int, int] = (0, 0)) -> tuple[int,
         if server.descriptors() <= enough[0] and server.threads() <= enough[1]:
             break
     return server.descriptors(), server.threads()
-
-
-async def saturate(server: Server) -> None:
-    """Have the server start all the threads that its pools may have, and keep."""
-    async with server.client() as client:
-        await asyncio.gather(*(client.post("api/nbexec/missing.ipynb", json={}) for _ in range(200)))
-        # And all the connections to the store.
-        await asyncio.gather(*(client.get("api/nbexec/runs") for _ in range(200)))
 
 
 async def leaks(report: Report, *, short: bool) -> None:
@@ -291,12 +247,6 @@ async def leaks(report: Report, *, short: bool) -> None:
         stopped = code == 0 and took is not None and took <= STOP
         report.promise("SIGTERM stops the server, with exit code 0", kept=stopped, found=(code, took))
         check_log(report, server)
-
-
-def check_log(report: Report, server: Server) -> None:
-    """Check that the server complained of nothing."""
-    found = [line for line in server.log().splitlines() if "Traceback" in line or "never" in line]
-    report.promise("the log has no traceback, and nothing never awaited", kept=not found, found=found[:3])
 
 
 # a. The end of the server
@@ -366,16 +316,21 @@ async def killed(report: Report, *, short: bool) -> None:
     slowest = 0.0
     for _ in range(1 if short else 5):
         with serving("--NbExec.max_concurrent_runs=4") as server:
-            waiting = await begin(server, write_long_runs(server))
-            below = server.below()
-            server.process.kill()
-            took = await until(partial(none_runs, below), 30)
-            slowest = max(slowest, math.inf if took is None else took)
-            left = [each for each in below if is_running(each)]
-            kept = len(below) > 12 and took is not None and took <= GONE
-            report.promise(f"all {len(below)} processes are gone within 3 s", kept=kept, found=(took, left))
-            await asyncio.gather(*waiting, return_exceptions=True)
+            slowest = max(slowest, await kill(report, server, GONE))
     report.figure(f"from SIGKILL to the end of all: {slowest:.2f} s at most")
+
+
+async def kill(report: Report, server: Server, limit: float) -> float:
+    """Kill a server at work; the seconds until nothing is there of what it has started."""
+    waiting = await begin(server, write_long_runs(server))
+    below = server.below()
+    server.process.kill()
+    took = await until(partial(none_runs, below), 30)
+    left = [each for each in below if is_running(each)]
+    kept = len(below) > 12 and took is not None and took <= limit
+    report.promise(f"all {len(below)} processes are gone within {limit:g} s", kept=kept, found=(took, left))
+    await asyncio.gather(*waiting, return_exceptions=True)
+    return math.inf if took is None else took
 
 
 # b. Deaths
@@ -591,26 +546,13 @@ CAMPAIGNS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaigns that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "campaigns", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join(CAMPAIGNS)}; default: all"
+    parser = command_line(__doc__, CAMPAIGNS, short="few runs of each kind, for the tests")
+    return perform(
+        parser,
+        arguments,
+        CAMPAIGNS,
+        lambda report, campaign, options: campaign(report, short=options.short),
     )
-    parser.add_argument("--short", action="store_true", help="few runs of each kind, for the tests")
-    options = parser.parse_args(arguments)
-    unknown = set(options.campaigns) - CAMPAIGNS.keys()
-    if unknown:
-        parser.error(f"there is no campaign {min(unknown)}")
-    end_by_exception()
-    broken: list[str] = []
-    for name in options.campaigns or CAMPAIGNS:
-        print(f"{name}: {CAMPAIGNS[name].__doc__}", flush=True)
-        report = Report()
-        began = time.monotonic()
-        asyncio.run(CAMPAIGNS[name](report, short=options.short))
-        report.figure(f"({time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f})")
-        broken += [f"{name}: {each}" for each in report.broken]
-    print("\n".join(["", *broken, f"{len(broken)} promises broken."]))
-    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import httpx
 import serving
-from soak import Report, until
+from campaigns import Report, until
 
 Json: TypeAlias = dict[str, Any]
 
@@ -249,8 +249,9 @@ class Witness:
         return answer
 
     def _note(self, answer: httpx.Response, sent: float) -> None:
-        self.answers[str(answer.status_code)] += 1
         document = answer.json()
+        code = (document.get("error") or document).get("code") if answer.status_code >= 400 else None
+        self.answers[f"{answer.status_code} {code}" if code else str(answer.status_code)] += 1
         for run in document.get("runs", [document]):
             if "status" in run:
                 sight = Sight(sent=sent, received=time.monotonic(), status=run["status"])
