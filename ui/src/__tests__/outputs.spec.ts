@@ -1,0 +1,59 @@
+import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rendermime';
+import { Widget } from '@lumino/widgets';
+import { MAX_TEXT, printable, RunOutputs } from '../outputs';
+import { RunModel } from '../run';
+import { aRun, FakeServer, RUNNING, trans, until } from './fakes';
+
+const AT = { cell: 3, cell_id: 'c' };
+
+function drawn(isTrusted = true) {
+  const model = new RunModel({ api: new FakeServer().api, run: aRun(RUNNING), isTrusted });
+  const rendermime = new RenderMimeRegistry({ initialFactories: standardRendererFactories });
+  const widget = new RunOutputs(model, { rendermime, maxOutputs: 5, onGo: null, trans });
+  Widget.attach(widget, document.body);
+  const put = (data: object) => model.apply({ id: 1, type: 'output', data: { ...AT, ...data } as any });
+  return { model, widget, put };
+}
+
+it('draws outputs as they come, and takes them away', async () => {
+  const { model, widget, put } = drawn();
+  model.apply({ id: 1, type: 'cell', data: { ...AT, state: 'started', execution_count: null } });
+  await until(() => widget.node.textContent!.includes('running…'));
+  put({ output_type: 'stream', name: 'stdout', text: 'one' });
+  await until(() => widget.node.textContent!.includes('one'));
+  put({ output_type: 'display_data', data: { 'text/plain': 'old' }, metadata: {}, display_id: 'd' });
+  model.apply({
+    id: 2,
+    type: 'update',
+    data: { ...AT, display_id: 'd', data: { 'text/plain': 'new' }, metadata: {} } as any
+  });
+  await until(() => widget.node.textContent!.includes('new'));
+  model.apply({ id: 3, type: 'clear', data: { ...AT, wait: false } });
+  expect(widget.node.textContent).not.toContain('one');
+  widget.dispose();
+});
+
+it('draws no more text than anybody reads', async () => {
+  const { widget, put } = drawn();
+  put({ output_type: 'stream', name: 'stdout', text: 'x'.repeat(2 * MAX_TEXT) });
+  put({ output_type: 'stream', name: 'stdout', text: 'y' });
+  await until(() => widget.node.querySelector('pre'));
+  expect(widget.node.querySelector('pre')!.textContent!.length).toBeLessThanOrEqual(MAX_TEXT);
+  expect(widget.node.textContent).toContain('The rest of the text');
+});
+
+it('lets no script of a stranger run', async () => {
+  const { widget, put } = drawn(false);
+  const html = '<b>bold</b><img src="x" onerror="window.hacked = true"><script>window.hacked = true</script>';
+  put({ output_type: 'display_data', data: { 'text/html': html }, metadata: {} });
+  await until(() => widget.node.querySelector('b'));
+  expect(widget.node.querySelector('script')).toBeNull();
+  expect(widget.node.innerHTML).not.toContain('onerror');
+});
+
+it('writes large integers for renderers that do not know them', () => {
+  const data = { 'application/json': { n: 12345678901234567890n } };
+  expect(printable({ output_type: 'display_data', data, metadata: {} } as any).data).toEqual({
+    'application/json': { n: '12345678901234567890' }
+  });
+});

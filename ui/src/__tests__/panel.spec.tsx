@@ -1,0 +1,273 @@
+import { CommandRegistry } from '@lumino/commands';
+import { MessageLoop } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
+import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rendermime';
+import { fireEvent, waitFor, within } from '@testing-library/dom';
+import { LazyPanel } from '../lazy';
+import { PanelModel } from '../model';
+import { CommandIDs } from '../tokens';
+import type { IDescription } from '../tokens';
+import { aDescription, aRun, ENDED, events, FakeServer, json, RUNNING, trans } from './fakes';
+
+const PATH = 'a b.ipynb';
+
+class PlayedHost {
+  readonly done: string[] = [];
+  readonly hasSettings = true;
+  readonly rendermime = new RenderMimeRegistry({ initialFactories: standardRendererFactories });
+  parametersCell: boolean | null = null;
+  rendermimeOf = () => this.rendermime;
+  goToCell = async (_: string, cell: { cell: number | null }) => void this.done.push(`go to ${cell.cell}`);
+  lineOf = () => 'x = 1';
+  hasParametersCell = () => this.parametersCell;
+  canMakeParametersCell = () => true;
+  makeParametersCell = async () => void this.done.push('tag');
+  kernels = () => [{ name: 'ir', label: 'R' }];
+  copy = (text: string) => void this.done.push(text);
+  download = (name: string) => void this.done.push(name);
+  open = async (path: string) => void this.done.push(`open ${path}`);
+  saveAs = async () => 'saved.ipynb';
+  openSettings = () => void this.done.push('settings');
+}
+
+async function mounted(server: FakeServer, values: Partial<IDescription> = {}) {
+  server
+    .on(
+      /^HEAD/,
+      new Response(null, { headers: { 'Server-Timing': 'queue;dur=1, kernel;dur=500, run;dur=1500' } })
+    )
+    .on(/openapi/, json({ info: { version: '0' } }))
+    .on(/^GET \/a%20b/, json(aDescription(values)));
+  if (!server.answers.some(([pattern]) => pattern.test('GET /runs?'))) {
+    server.on(/^GET \/runs\?/, json({ runs: [], cursor: null }));
+  }
+  const model = new PanelModel({ api: server.api });
+  const host = new PlayedHost();
+  const commands = new CommandRegistry();
+  commands.addCommand(CommandIDs.cancel, { execute: () => model.current!.cancel() });
+  commands.addCommand(CommandIDs.run, { execute: () => model.current!.start() });
+  commands.addKeyBinding({ command: CommandIDs.run, keys: ['Accel Enter'], selector: 'body' });
+  const { rendermime } = host;
+  const place = new LazyPanel({ model, host: host as any, commands, rendermime, trans });
+  Widget.attach(place, document.body);
+  MessageLoop.sendMessage(place, Widget.Msg.AfterShow);
+  const panel = await place.load();
+  model.show(PATH, { isDirty: false, save: async () => undefined });
+  await waitFor(() => within(place.node).getByRole('button', { name: /^Run/ }));
+  return { model, host, place, panel, ui: within(place.node) };
+}
+
+afterEach(() => {
+  document.body.replaceChildren();
+});
+
+describe('the panel', () => {
+  it('makes a form, marks what is changed, and runs it', async () => {
+    const server = new FakeServer().on(/^POST/, json(aRun(), 202)).on(
+      /events$/,
+      events(
+        { type: 'status', data: aRun(RUNNING) } as any,
+        { type: 'cell', data: { cell: 3, cell_id: 'c', state: 'started', execution_count: null } } as any,
+        {
+          type: 'output',
+          data: { cell: 3, cell_id: 'c', output_type: 'stream', name: 'stdout', text: 'hello' }
+        } as any,
+        { type: 'cell', data: { cell: 3, cell_id: 'c', state: 'ended', execution_count: 1 } } as any,
+        { type: 'end', data: aRun(ENDED) } as any
+      )
+    );
+    const { ui, host, place, panel } = await mounted(server);
+    const field = await ui.findByLabelText(/^n/);
+    panel.focusFirst();
+    await waitFor(() => expect(document.activeElement).toBe(field));
+    fireEvent.change(field, { target: { value: '12' } });
+    fireEvent.change(ui.getByLabelText(/^who/), { target: { value: 'me' } });
+    await waitFor(() => expect(place.node.querySelectorAll('.jp-mod-changed')).toHaveLength(2));
+    expect(ui.getByText('how many · ≥ 0')).toBeTruthy();
+    await waitFor(() => expect(place.node.querySelector('.jp-NbExec-code')!.textContent).toContain('"n":12'));
+    fireEvent.click(ui.getByRole('button', { name: 'Copy' }));
+    expect(host.done[0]).toContain('curl -X POST');
+    fireEvent.click(ui.getByRole('tab', { name: 'Python' }));
+    await waitFor(() =>
+      expect(place.node.querySelector('.jp-NbExec-code')!.textContent).toContain('requests.post')
+    );
+    fireEvent.click(ui.getByRole('button', { name: 'Run' }));
+    await ui.findByText('2/2 cells · 2.00 s · 5 B');
+    await ui.findByText('waiting 0.00 s · kernel 0.50 s · cells 1.50 s');
+    await ui.findByText('hello');
+    expect(JSON.parse(server.asked.find(({ method }) => method === 'POST')!.body).parameters).toEqual({
+      n: 12,
+      who: 'me'
+    });
+    fireEvent.click(await ui.findByRole('button', { name: /^Cell 4/ }));
+    expect(host.done).toContain('go to 3');
+    fireEvent.click(ui.getByRole('button', { name: /Save executed/ }));
+    server.on(/notebook$/, new Response('{}'));
+    await waitFor(() => expect(host.done).toContain('open saved.ipynb'));
+    expect(place.node.querySelector('.jp-NbExec-value')!.textContent).toContain('"a": 1');
+  });
+
+  it('says at the field what is wrong, and puts the focus there', async () => {
+    const errors = [{ parameter: 'who', message: 'is required' }];
+    const server = new FakeServer().on(
+      /^POST/,
+      json({ message: 'x', code: 'invalid_parameter', errors }, 400)
+    );
+    const { ui } = await mounted(server);
+    const field = await ui.findByLabelText(/^who/);
+    fireEvent.click(ui.getByRole('button', { name: 'Run' }));
+    await ui.findByText('is required');
+    await waitFor(() => expect(document.activeElement).toBe(field));
+    expect(field.getAttribute('aria-invalid')).toBe('true');
+  });
+
+  it('takes values as JSON', async () => {
+    const { ui, model } = await mounted(new FakeServer());
+    await ui.findByLabelText(/^who/);
+    fireEvent.click(ui.getByRole('button', { name: 'JSON' }));
+    const text = await ui.findByLabelText(/as JSON/);
+    fireEvent.change(text, { target: { value: '{"n": 12345678901234567890' } });
+    await waitFor(() => expect(text.getAttribute('aria-invalid')).toBe('true'));
+    fireEvent.change(text, { target: { value: '[1]' } });
+    await ui.findByText(/must be an object/);
+    fireEvent.change(text, { target: { value: '{"n": 12345678901234567890}' } });
+    expect(model.current!.values.n).toBe(12345678901234567890n);
+    fireEvent.click(ui.getByRole('button', { name: 'Form' }));
+    const field = (await ui.findByLabelText(/^n/)) as HTMLInputElement;
+    expect(field.value).toBe('12345678901234567890');
+    fireEvent.click(ui.getByRole('button', { name: 'Reset' }));
+    await waitFor(() => expect(field.value).toBe('1'));
+  });
+
+  it('has a field for every kind of parameter', async () => {
+    const properties = {
+      choice: { enum: ['a', 'b'] },
+      flag: { type: 'boolean' },
+      tags: { type: 'array', items: { type: 'string' } },
+      options: { type: 'object' },
+      maybe: { type: ['integer', 'null'] },
+      day: { type: 'string', format: 'date' }
+    };
+    const given = {
+      choice: 'a',
+      flag: true,
+      tags: ['x', 'y'],
+      options: { k: 1 },
+      maybe: null,
+      day: '2026-01-01'
+    };
+    const parameters = Object.entries(given).map(([name, value]) => ({
+      name,
+      type: 'any',
+      default: value as any,
+      required: false,
+      description: ''
+    }));
+    const { ui, model } = await mounted(new FakeServer(), {
+      parameters,
+      schema: { type: 'object', properties: properties as any, additionalProperties: false }
+    });
+    const values = () => model.current!.values as any;
+    fireEvent.change(await ui.findByLabelText('choice'), { target: { value: '1' } });
+    expect(values().choice).toBe('b');
+    fireEvent.click(ui.getByLabelText('flag'));
+    expect(values().flag).toBe(false);
+    fireEvent.change(ui.getByLabelText('options'), { target: { value: '{"k": 2}' } });
+    expect(values().options).toEqual({ k: 2 });
+    fireEvent.change(ui.getByLabelText('maybe'), { target: { value: '5' } });
+    expect(values().maybe).toBe(5);
+    fireEvent.change(ui.getByLabelText(/^maybe/), { target: { value: '' } });
+    expect(values().maybe).toBeNull();
+    fireEvent.click(ui.getByRole('button', { name: 'Move item 1 down' }));
+    await waitFor(() => expect(values().tags).toEqual(['y', 'x']));
+    fireEvent.click(ui.getByRole('button', { name: 'Remove item 2' }));
+    await waitFor(() => expect(values().tags).toEqual(['y']));
+    fireEvent.click(ui.getByRole('button', { name: 'Add to tags' }));
+    await waitFor(() => expect(values().tags).toHaveLength(2));
+  });
+
+  it('takes values by name where parameters are not known, and offers to declare them', async () => {
+    const { ui, model, host } = await mounted(new FakeServer(), {
+      parameters: [],
+      schema: { type: 'object', properties: {}, additionalProperties: true }
+    });
+    fireEvent.click(await ui.findByRole('button', { name: 'Make the selected cell the parameters cell' }));
+    expect(host.done).toEqual(['tag']);
+    fireEvent.click(ui.getByRole('button', { name: 'Add a value' }));
+    fireEvent.change(await ui.findByLabelText('Name 1'), { target: { value: 'x' } });
+    fireEvent.change(ui.getByLabelText('Value 1'), { target: { value: '[1]' } });
+    expect(model.current!.values).toEqual({ x: [1] });
+    host.parametersCell = true;
+    model.touch(PATH);
+    await ui.findByText(/cannot be read: give values by name/);
+    fireEvent.click(ui.getByRole('button', { name: 'Remove value 1' }));
+    expect(model.current!.values).toEqual({});
+  });
+
+  it('offers the kernels that there are', async () => {
+    const { ui, model } = await mounted(new FakeServer(), {
+      kernel: { name: 'gone', language: null, available: false }
+    });
+    const select = await ui.findByLabelText('Kernel');
+    expect((ui.getByRole('button', { name: 'Run' }) as HTMLButtonElement).disabled).toBe(true);
+    fireEvent.change(select, { target: { value: 'ir' } });
+    expect(model.current!.kernelName).toBe('ir');
+  });
+
+  it('lists the cells that can be called', async () => {
+    const { ui, host } = await mounted(new FakeServer(), { endpoints: [{ method: 'PUT', path: '/x' }] });
+    fireEvent.click(await ui.findByRole('button', { name: 'Copy the call of PUT /x' }));
+    expect(host.done[0]).toContain('a%20b.ipynb/x');
+  });
+
+  it('shows runs by day; each can be run again, copied, and shown', async () => {
+    const runs = [
+      aRun({ ...ENDED, id: 'one', parameters: { n: 5 } }),
+      aRun({
+        ...ENDED,
+        id: 'two',
+        status: 'failed',
+        created: '2026-01-01T00:00:00Z',
+        error: { code: 'cell_error', cell: 2, traceback: [] } as any
+      })
+    ];
+    const server = new FakeServer()
+      .on(/^GET \/runs\?/, json({ runs, cursor: 'more' }))
+      .on(/cursor=more/, json({ runs: [], cursor: null }))
+      .on(/^GET \/runs\/two/, json({ ...runs[1], outputs: [] }))
+      .on(/^POST/, json({ message: 'Too many.', code: 'queue_full' }, 429));
+    const { ui, host } = await mounted(server);
+    await ui.findByText('n=5');
+    expect(ui.getByText(/in cell 3/)).toBeTruthy();
+    fireEvent.click(ui.getAllByRole('button', { name: /^Copy the run/ })[0]);
+    expect(host.done[0]).toContain('"n":5');
+    fireEvent.click(ui.getAllByTitle('Show the result of this run')[1]);
+    fireEvent.click(await ui.findByRole('button', { name: 'Go to cell' }));
+    await waitFor(() => expect(host.done).toContain('go to 2'));
+    fireEvent.click(ui.getAllByRole('button', { name: /^Run again with/ })[0]);
+    await ui.findByText(/Too many runs are waiting/);
+    fireEvent.click(ui.getByRole('button', { name: 'Show older runs' }));
+    fireEvent.click(ui.getAllByRole('button', { name: /^More about/ })[0]);
+    const item = await waitFor(() => within(document.body).getByText('Put these values into the form'));
+    expect(item).toBeTruthy();
+  });
+
+  it('says that the server part is missing', async () => {
+    const server = new FakeServer();
+    const mount = mounted(server);
+    server.on(/^GET \/a%20b/, new Response('<html>', { status: 404 }));
+    const { ui } = await mount;
+    await ui.findByText('jupyter server extension enable jupyter_nbexec');
+    server.on(/^GET \/a%20b/, json(aDescription()));
+    fireEvent.click(ui.getByRole('button', { name: 'Try again' }));
+    await ui.findByLabelText(/^who/);
+  });
+
+  it('has a menu, and goes with its place', async () => {
+    const { ui, place, host } = await mounted(new FakeServer());
+    fireEvent.click(ui.getByRole('button', { name: 'More' }));
+    await waitFor(() => within(document.body).getByText('Copy the call with the token in it'));
+    expect(host.done).toEqual([]);
+    place.dispose();
+  });
+});

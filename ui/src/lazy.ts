@@ -1,0 +1,56 @@
+import { Panel } from '@lumino/widgets';
+import type { Message } from '@lumino/messaging';
+import { Signal } from '@lumino/signaling';
+import type { ISignal } from '@lumino/signaling';
+import { serviceIcon } from './icons';
+import type { IPanelOptions, ServicePanel } from './panel';
+
+/** The place of the panel, which is loaded when it is first seen. */
+export class LazyPanel extends Panel {
+  constructor(private readonly _options: IPanelOptions) {
+    super();
+    this.id = 'nbexec-panel';
+    this.addClass('jp-NbExec-place');
+    this.title.icon = serviceIcon;
+  }
+
+  /** It is shown now, or hidden. */
+  get visibilityChanged(): ISignal<this, boolean> {
+    return this._visibilityChanged;
+  }
+
+  /** Load the panel, if that was not done yet. */
+  load(): Promise<ServicePanel> {
+    this._loading ??= this._load();
+    return this._loading;
+  }
+
+  protected onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    void this._options.model.compareVersions();
+    void this.load();
+    this._visibilityChanged.emit(true);
+  }
+
+  protected onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    if (this.isVisible) {
+      this.onAfterShow(message);
+    }
+  }
+
+  protected onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this._visibilityChanged.emit(false);
+  }
+
+  private async _load(): Promise<ServicePanel> {
+    const { ServicePanel: Loaded } = await import('./panel');
+    const panel = new Loaded(this._options);
+    this.addWidget(panel);
+    return panel;
+  }
+
+  private readonly _visibilityChanged = new Signal<this, boolean>(this);
+  private _loading: Promise<ServicePanel> | null = null;
+}
