@@ -45,11 +45,11 @@ test-oldest: $(VENV)/.installed-test  ## Run the tests on the oldest versions th
 	$(VENV)-oldest/bin/python -m pytest -W default $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-test  ## Run hundreds of notebooks, kill servers, and look for what is lost or left behind
-	for script in soak crashes cancelling following; do \
+	for script in soak crashes cancelling following isolation; do \
 		$(IN_VENV) benchmarks/$$script.py $(SOAK_ARGS) || exit; done
 
 bench: $(VENV)/.installed-test  ## Measure overhead and latency, beside peers
-	for script in overhead status_latency history history_http asynchronous; do \
+	for script in overhead status_latency history history_http asynchronous sources; do \
 		$(IN_VENV) benchmarks/$$script.py || exit; done
 
 dist: $(VENV)/.installed-test  ## Build the sdist and the wheel

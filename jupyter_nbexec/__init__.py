@@ -14,3 +14,8 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     from jupyter_nbexec.app import NbExec
 
     return [{"module": "jupyter_nbexec", "app": NbExec}]
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Tell `jupyter labextension develop` where the front end is built."""
+    return [{"src": "labextension", "dest": "jupyter-nbexec"}]

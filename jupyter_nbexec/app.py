@@ -11,7 +11,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Float, Integer, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Float, Integer, List, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
 from jupyter_nbexec import (
@@ -22,15 +22,17 @@ from jupyter_nbexec import (
     membership,
     models,
     notebooks,
+    opening,
     perform,
     planning,
+    prepare,
     runs,
     telemetry,
     webhooks,
 )
 from jupyter_nbexec import store as stores
 from jupyter_nbexec.handlers import base
-from jupyter_nbexec.kernels import managed
+from jupyter_nbexec.kernels import forkserver, managed, pool
 
 MIB = 1 << 20
 
@@ -133,6 +135,44 @@ class NbExec(ExtensionApp):
         (Linux). While processors are to spare it makes no difference; where they are not, people who edit
         notebooks are served first. 0: they give way to nobody.""",
     ).tag(config=True)
+    fork_kernels = Bool(
+        default_value=False,
+        help="""Whether kernels of IPython are forked from a process that has imported IPython before (Linux).
+        There is one for each kernelspec, from the first run on. Each run has a process of its own all the
+        same. Where that cannot be, kernels are started as usual.""",
+    ).tag(config=True)
+    preload = Dict(
+        value_trait=List(Unicode()),
+        key_trait=Unicode(),
+        help="""Modules that such a process imports ahead for its kernels, by kernelspec, such as
+        {'python3': ['pandas']}; it starts with the server then. Modules that start threads are refused. None
+        that must not be forked: whatever uses a GPU, or gRPC.""",
+    ).tag(config=True)
+    warm_kernels = Dict(
+        value_trait=Integer(min=0),
+        key_trait=Unicode(),
+        help="""How many kernels of each kernelspec are kept ready for runs, such as {'python3': 2}: started,
+        connected, each used by one run and replaced. Kernels of IPython serve any notebook; those of other
+        languages the notebooks that were run before. Runs with an `env` do not use them. 0, or none given:
+        a kernel is started when a run needs it.""",
+    ).tag(config=True)
+    warm_idle_timeout = Float(
+        600.0,
+        min=0,
+        help="""Seconds after which kernels that are kept ready for a notebook that nobody runs are ended; one
+        of each kernelspec stays. 0: never.""",
+    ).tag(config=True)
+    prepared_notebooks = List(
+        Unicode(),
+        help="""Shell patterns of contents paths of notebooks whose cells before the parameters are executed
+        ahead of their runs, as for those with `"nbexec": {"prepare": true}` in their metadata. Those named in
+        full are prepared when the server starts. Empty: only those that say so themselves.""",
+    ).tag(config=True)
+    max_prepared_kernels = Integer(
+        4,
+        min=0,
+        help="""Kernels that are kept ready for such notebooks, all together. 0: none is prepared.""",
+    ).tag(config=True)
     require_kernel_authorization = Bool(
         default_value=True,
         help="""Whether running also needs the rights to execute kernels and to read contents, and describing
@@ -211,7 +251,7 @@ class NbExec(ExtensionApp):
         server: Any = self.serverapp
         self._service = url_path_join(server.base_url, "api/nbexec")
         existing = managed.ExistingSource(server.kernel_manager)
-        planner = planning.Planner(
+        self._planner = planner = planning.Planner(
             contents_manager=server.contents_manager,
             kernel_manager=server.kernel_manager,
             kernel_spec_manager=server.kernel_spec_manager,
@@ -251,6 +291,7 @@ class NbExec(ExtensionApp):
             report=telemetry_.webhook_attempted,
         )
         self._sending: asyncio.Task[None] | None = None
+        self._readying: asyncio.Task[None] | None = None
         self.settings["jupyter_nbexec"] = base.Parts(
             planner=planner,
             runs=self._runs,
@@ -263,26 +304,60 @@ class NbExec(ExtensionApp):
 
     def _performer(self, existing: managed.ExistingSource) -> perform.Performer:
         server: Any = self.serverapp
+        limits = execute.Limits(
+            output_bytes=self.max_output_bytes,
+            outputs=self.max_outputs,
+            result_bytes=self.max_result_bytes,
+            start_timeout=self.kernel_start_timeout,
+            result_timeout=self.result_timeout,
+        )
+        opener = opening.Opener(limits)
+        fork_servers = forkserver.ForkServers(
+            preload=self.preload,
+            niceness=self.kernel_niceness,
+            log=self.log,
+            extra_arguments=managed.IPYKERNEL_ARGUMENTS,
+        )
+        self._starter = starter = managed.Starter(
+            server.kernel_manager,
+            scrubbed_env=self.scrubbed_env,
+            niceness=self.kernel_niceness,
+            fork_servers=fork_servers if self.fork_kernels else None,
+        )
+        self._fresh = pool.FreshSource(
+            starter,
+            opener=opener,
+            sizes=self.warm_kernels,
+            idle_timeout=self.warm_idle_timeout,
+            at_once=os.cpu_count() or 1,
+            log=self.log,
+        )
+        self._prepared = prepare.PreparedNotebooks(
+            prepare.Kitchen(self._fresh, opener, limits),
+            patterns=self.prepared_notebooks,
+            capacity=self.max_prepared_kernels,
+            idle_timeout=self.warm_idle_timeout,
+            default_timeout=self.default_timeout,
+            stamp=partial(notebooks.stamp, server.contents_manager),
+            log=self.log,
+        )
         return perform.Performer(
             settings=perform.Settings(
                 default_timeout=self.default_timeout,
                 max_timeout=self.max_timeout,
                 interrupt_grace=self.interrupt_grace,
-                limits=execute.Limits(
-                    output_bytes=self.max_output_bytes,
-                    outputs=self.max_outputs,
-                    result_bytes=self.max_result_bytes,
-                    start_timeout=self.kernel_start_timeout,
-                    result_timeout=self.result_timeout,
-                ),
+                limits=limits,
             ),
-            cold=managed.ColdSource(
-                server.kernel_manager, scrubbed_env=self.scrubbed_env, niceness=self.kernel_niceness
-            ),
+            opener=opener,
+            fresh=self._fresh,
+            prepared=self._prepared,
             existing=existing,
             save=partial(notebooks.save, server.contents_manager),
             log=self.log,
         )
+
+    async def _plan(self, path: str) -> planning.Plan:
+        return await self._planner.plan(models.RunRequest(path=path))
 
     def _deliver(self, run_id: str, webhook: models.Webhook) -> models.Delivery:
         """Check a webhook, and make its delivery. Raises InvalidRequest, StorageUnavailable."""
@@ -308,14 +383,23 @@ class NbExec(ExtensionApp):
         return self._runs.unfinished or None
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002
-        """Take up what an earlier server has left."""
+        """Take up what an earlier server has left, and make kernels ready."""
+        self._readying = asyncio.create_task(self._make_ready(), name="jupyter_nbexec kernels")
         try:
             await self._runs.start()
         except errors.StorageUnavailable:
             self.log.critical("runs are refused until their store can be used; see database_url")
 
+    async def _make_ready(self) -> None:
+        await self._starter.start_fork_servers(self.preload)
+        await self._fresh.start()
+        await self._prepared.start(self._plan)
+
     async def stop_extension(self) -> None:
         """End all runs, so that no request is left unanswered and no kernel alive."""
+        if self._readying is not None:
+            self._readying.cancel()
+            await asyncio.wait({self._readying})
         if self._sending is not None:
             await self._sender.stop()
         await self._runs.stop()

@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+#: Bytes that are worked on faster than a thread is woken.
+SMALL = 32 * 1024
 
 #: Seconds of work after which a background thread lets the server's loop go first, and for how long at most.
 TURN, PATIENCE = 0.001, 0.1
@@ -18,6 +22,13 @@ TURN, PATIENCE = 0.001, 0.1
 ROUNDS = 3
 #: Seconds that `stop` gives what still runs to end.
 FAREWELL = 5.0
+
+
+async def offload(size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread, unless what it works on has so few bytes that a thread would cost more."""
+    if size <= SMALL:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 class Turns(threading.local):

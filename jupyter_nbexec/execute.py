@@ -20,7 +20,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
@@ -30,8 +30,9 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.validator import NotebookValidationError
 
-from jupyter_nbexec import broadcast, outputs, result
+from jupyter_nbexec import background, broadcast, outputs, result
 from jupyter_nbexec.kernels import connection
+from jupyter_nbexec.kernels.opened import Opened
 
 #: Tag of cells that are not to be executed.
 SKIP_TAG = "skip-execution"
@@ -39,24 +40,7 @@ SKIP_TAG = "skip-execution"
 RAISES_TAG = "raises-exception"
 #: What `SystemExit` says where the notebook ended itself early, and well.
 CLEAN_EXITS = frozenset({"", "0", "None"})
-#: Ends an IPython kernel from within, as `exit()` does: it stops 0.1 s later. What child processes and C code
-#: have printed reaches the kernel through a pipe that a thread reads; it is sent on just before the stop.
-FAREWELL = (
-    "(lambda ip, sys: ("
-    "ip.kernel.io_loop.call_later(0.08, sys.stdout.flush),"
-    "ip.kernel.io_loop.call_later(0.08, sys.stderr.flush),"
-    "ip.__setattr__('exit_now', True)"
-    "))(__import__('IPython').get_ipython(), __import__('sys')) and None"
-)
-#: Has an IPython kernel send what is printed after 50 ms rather than 200 ms: who follows a run waits for it.
-PROMPTNESS = (
-    "[stream.__setattr__('flush_interval', 0.05)"
-    " for stream in (__import__('sys').stdout, __import__('sys').stderr)"
-    " if hasattr(stream, 'flush_interval')] and None"
-)
-#: Name of their values in a kernel's reply.
-_ASIDE = "jupyter_nbexec_aside"
-#: Seconds that a kernel may take to answer either.
+#: Seconds that a kernel may take to answer what no cell asks.
 ASIDE_TIMEOUT = 2.0
 #: Seconds of silence after which a dead kernel has no more to say, and seconds it may take at most.
 QUIET, LAST_WORDS = 0.2, 2.0
@@ -89,6 +73,10 @@ class CellFailure:
     ename: str | None
     evalue: str | None
     traceback: list[str] = field(default_factory=list)
+
+
+class CannotPrepare(Exception):
+    """The first cells of a notebook do not end well; a run will tell how."""
 
 
 class StartTimeoutError(Exception):
@@ -131,6 +119,8 @@ class Execution:
     is_stuck: bool = False
     #: Whether the kernel is about to end by itself.
     is_leaving: bool = False
+    #: Whether it has nothing more to put out until then.
+    is_settled: bool = False
     #: Index of the cell that is, or was last, being executed, and when it started (`time.monotonic`).
     current: int | None = None
     cell_started: float | None = None
@@ -138,16 +128,38 @@ class Execution:
     done: list[int] = field(default_factory=list)
     failure: CellFailure | None = None
     runner: _Client | None = None
+    #: The connection to the kernel, once that has answered.
+    opened: Opened | None = None
+    #: Index of the first cell that is left to execute.
+    first: int = 0
     result: Any = None
+    result_size: int = 0
     result_type: str | None = None
     is_truncated: bool = False
 
     def __post_init__(self) -> None:
-        self.link = connection.Link(self.limits.output_bytes)
+        self.link = connection.Link(self.limits.output_bytes) if self.opened is None else self.opened.link
+
+    @property
+    def last(self) -> int | None:
+        """Index of the last cell that is to be executed."""
+        return max((i for i, cell in enumerate(self.notebook.cells) if is_executed(cell)), default=None)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes outputs and result have. From any thread."""
+        return 0 if self.runner is None else self.runner.size + self.result_size
 
     def stop(self) -> None:
         """Start no further cell. From any thread."""
         self.is_stopping = True
+
+    def continue_with(self, notebook: NotebookNode, *, allow_errors: bool) -> None:
+        """Go on with the rest of a notebook whose first cells have been executed by `run_ahead`."""
+        self.first = len(self.notebook.cells)
+        self.notebook.cells.extend(notebook.cells[self.first :])
+        self.notebook.metadata = notebook.metadata
+        self.allow_errors = allow_errors
 
     async def snapshot(self) -> NotebookNode:
         """Copy the notebook as it is now, without the state of widgets. On the background loop.
@@ -231,7 +243,7 @@ class _Client(NotebookClient):
         self._link = execution.link
         self._link.late = _Late(self._wake)
         self._late_timer: asyncio.TimerHandle | None = None
-        self._events = broadcast.Gatherer(execution.on_event)
+        self._events = broadcast.Gatherer(lambda *event: execution.on_event(*event))
         self._limits = execution.limits
         #: The stream output that is being written, and the texts that it is still to get.
         self._stream: NotebookNode | None = None
@@ -250,6 +262,11 @@ class _Client(NotebookClient):
         nbclient's watcher asks the kernel manager from the wrong thread, and is left behind by a cell that
         ends with an exception.
         """
+
+    @property
+    def size(self) -> int:
+        """About how many bytes are kept."""
+        return self._bytes + self._state_bytes
 
     def tell_cell(self, index: int, state: str) -> None:
         """Tell that a cell has started, or ended."""
@@ -416,26 +433,113 @@ def _display_of(content: dict[str, Any]) -> dict[str, Any]:
     return {"display_id": display} if display else {}
 
 
+async def open_kernel(
+    context: zmq.asyncio.Context,
+    info: Mapping[str, Any],
+    link: connection.Link,
+    *,
+    start_timeout: float,
+    is_owned: bool,
+) -> Opened:
+    """Connect to a kernel and wait until it answers; one of the run's own learns what it is to do at the end.
+
+    Raises StartTimeoutError after `start_timeout` seconds, and `connection.ConnectionLost`.
+    """
+    client = connection.connect(context, info, link)
+    opened = Opened(client=client, link=link, language_info={})
+    try:
+        said = await connection.wait_until_ready(client, link, start_timeout)
+        opened.language_info = said.get("language_info") or {}
+        if opened.language == "python" and is_owned:
+            opened.has_steward = await evaluate(opened, result.opening())
+        if is_owned and "place" in info:
+            await _settle(opened, info)
+    except TimeoutError as error:
+        opened.close()
+        raise StartTimeoutError from error
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+async def _settle(opened: Opened, info: Mapping[str, Any]) -> None:
+    """See that a kernel on another machine is where it should be, and has what it was given.
+
+    Raises ConnectionLost if it has not.
+    """
+    folder, session_name = info["place"]
+    if info["env"] and not opened.has_steward:
+        opened.link.warn("Whether the environment has reached the kernel cannot be told.")
+    elif info["env"] and not await evaluate(opened, result.having(info["env"])):
+        raise connection.ConnectionLost("the gateway has not given the kernel the request's environment")
+    if opened.has_steward and not await evaluate(opened, result.entering(folder, session_name)):
+        opened.link.warn("The kernel is not in the notebook's folder, which is not there on its machine.")
+
+
+async def evaluate(opened: Opened, expression: str) -> bool:
+    """Evaluate an expression in an IPython kernel, silently; whether it could. Raises ConnectionLost."""
+    reply = await _ask(opened.client, {"it": expression}, ASIDE_TIMEOUT)
+    entry = ((reply or {}).get("user_expressions") or {}).get("it") or {}
+    return bool(entry.get("status") == "ok")
+
+
 async def run(execution: Execution, context: zmq.asyncio.Context) -> None:
     """Execute the notebook in place. How it went is in the execution afterwards; then `close` it.
 
     Raises StartTimeoutError if the kernel does not answer in time, and `connection.ConnectionLost` if it
     ended or was given up; what had been executed until then is in the notebook all the same.
     """
-    client = connection.connect(context, execution.connection_info, execution.link)
-    runner = execution.runner = _Client(execution)
-    runner.kc = client
-    clear(execution.notebook)
-    info = await _wait_for(client, execution)
-    execution.notebook.metadata["language_info"] = info.get("language_info", {})
-    language = info.get("language_info", {}).get("name")
-    if language == "python" and execution.ends_kernel:
-        await _ask(client, {_ASIDE: PROMPTNESS}, ASIDE_TIMEOUT)
-    last = await _run_cells(runner, execution)
+    runner, opened = await _begin(execution, context)
+    last, reply = await _run_cells(runner, execution, opened, is_all=True)
     if last is not None and execution.has_run_cells:
-        await _take_result(client, execution, last, language)
-    if language == "python" and execution.has_run_cells and not execution.is_stuck and execution.ends_kernel:
-        await _say_farewell(client, execution)
+        await _take_result(opened, execution, last, reply)
+    if execution.has_run_cells and opened.has_steward and not execution.is_stuck:
+        await _say_farewell(opened, execution)
+
+
+async def run_ahead(execution: Execution, context: zmq.asyncio.Context) -> None:
+    """Execute the first cells of a notebook, which are all that the execution has; then `continue_with`.
+
+    Raises as `run` does, and CannotPrepare if they do not all end well.
+    """
+    runner, opened = await _begin(execution, context)
+    await _run_cells(runner, execution, opened, is_all=False)
+    if not execution.has_run_cells or execution.is_leaving or not _have_all_run(execution):
+        raise CannotPrepare
+    execution.has_run_cells = False
+
+
+async def tend(execution: Execution) -> None:
+    """Take what a kernel says that waits for its run."""
+    if execution.opened is not None and execution.runner is not None:
+        await execution.opened.client.iopub_channel.drain()
+        execution.runner.take_late()
+
+
+def _have_all_run(execution: Execution) -> bool:
+    cells = execution.notebook.cells
+    return execution.done == [index for index, cell in enumerate(cells) if is_executed(cell)]
+
+
+async def _begin(execution: Execution, context: zmq.asyncio.Context) -> tuple[_Client, Opened]:
+    """Connect to the kernel, if nobody has yet."""
+    if execution.runner is None:
+        clear(execution.notebook)
+    opened = execution.opened
+    if opened is None:
+        opened = execution.opened = await open_kernel(
+            context,
+            execution.connection_info,
+            execution.link,
+            start_timeout=execution.limits.start_timeout,
+            is_owned=execution.ends_kernel,
+        )
+    execution.is_ready = True
+    runner = execution.runner = execution.runner or _Client(execution)
+    runner.kc = opened.client
+    execution.notebook.metadata["language_info"] = opened.language_info
+    return runner, opened
 
 
 async def close(execution: Execution, patience: float) -> None:
@@ -444,42 +548,41 @@ async def close(execution: Execution, patience: float) -> None:
     Call it when the kernel has ended: then all is there that it ever sent. For one that lives on, `patience`
     are seconds to wait for more.
     """
-    runner = execution.runner
-    if runner is None:
+    runner, opened = execution.runner, execution.opened
+    if opened is None:
         return
-    client: Any = runner.kc
     try:
         await asyncio.sleep(patience)
-        await client.iopub_channel.drain()
+        await opened.client.iopub_channel.drain()
     finally:
-        # Not `stop_channels`: that would first make those that were never needed.
-        client.shell_channel.stop()
-        client.iopub_channel.stop()
-        runner.finish_cell()
-        runner.set_widgets_metadata()
+        opened.close()
+        if runner is not None:
+            runner.finish_cell()
+            runner.set_widgets_metadata()
         execution.is_truncated |= execution.link.has_lost_output
 
 
-async def _wait_for(client: connection.RunClient, execution: Execution) -> dict[str, Any]:
-    try:
-        info = await connection.wait_until_ready(client, execution.link, execution.limits.start_timeout)
-    except TimeoutError as error:
-        raise StartTimeoutError from error
-    execution.is_ready = True
-    return info
-
-
-async def _run_cells(runner: _Client, execution: Execution) -> int | None:
-    """Execute the cells in order; the index of the last, or None if the notebook ended itself early."""
-    last = None
+async def _run_cells(
+    runner: _Client, execution: Execution, opened: Opened, *, is_all: bool
+) -> tuple[int | None, dict[str, Any]]:
+    """Execute the cells in order; index and reply of the last, or None if the notebook ended itself early."""
+    final = execution.last
+    last: int | None = None
+    reply: dict[str, Any] = {}
     for index, cell in enumerate(execution.notebook.cells):
+        if index < execution.first:
+            last = index if is_executed(cell) else last
+            continue
         if execution.is_stopping:
-            return last
+            return last, reply
         if not is_executed(cell):
             continue
         execution.current = last = index
         execution.cell_started = time.monotonic()
         runner.tell_cell(index, "started")
+        if is_all and index == final and opened.has_steward:
+            limits = execution.limits
+            opened.link.expressions = result.closing(limits.result_bytes, limits.result_timeout)
         reply = await _run_cell(runner, execution, index)
         execution.cell_started = None
         execution.done.append(index)
@@ -487,12 +590,12 @@ async def _run_cells(runner: _Client, execution: Execution) -> int | None:
         if _is_early_end(reply):
             execution.has_run_cells = True
             execution.is_leaving = _asks_exit(reply) and not _keeps_kernel(reply)
-            return None
+            return None, reply
         execution.failure = _failure_of(execution, index, reply)
         if execution.failure is not None:
-            return last
+            return last, reply
     execution.has_run_cells = True
-    return last
+    return last, reply
 
 
 async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[str, Any]:
@@ -577,20 +680,22 @@ def _bounded(traceback: list[str]) -> tuple[list[str], bool]:
     return list(reversed(kept)), False
 
 
-async def _take_result(
-    client: connection.RunClient, execution: Execution, index: int, language: str | None
-) -> None:
-    """Ask the kernel for the value that the last cell showed; failing that, take it from what it showed."""
+async def _take_result(opened: Opened, execution: Execution, index: int, reply: dict[str, Any]) -> None:
+    """Take the value that the last cell showed from the kernel; failing that, from what it showed."""
     cell = execution.notebook.cells[index]
-    captured = result.Captured(found=False, value=None, truncated=False)
-    shows = any(output.output_type == "execute_result" for output in cell.outputs)
-    if shows and language == "python" and cell.execution_count:
-        captured = await _capture(client, execution, cell.execution_count)
+    captured = result.Captured()
+    if any(output.output_type == "execute_result" for output in cell.outputs):
+        if result.NAME in (reply.get("user_expressions") or {}):
+            captured = await background.offload(result.size(reply), result.decode, reply)
+        elif opened.language == "python" and cell.execution_count:
+            captured = await _capture(opened, execution, cell.execution_count)
     execution.is_truncated |= captured.truncated
     if captured.found:
         execution.result, execution.result_type = captured.value, "application/json"
+        execution.result_size = captured.size
     elif not captured.truncated:
         execution.result, execution.result_type = outputs.cell_result(cell.outputs)
+    _hear_farewell(execution, reply)
 
 
 async def _ask(
@@ -619,31 +724,26 @@ async def _ask(
             return content
 
 
-async def _capture(client: connection.RunClient, execution: Execution, count: int) -> result.Captured:
+async def _capture(opened: Opened, execution: Execution, count: int) -> result.Captured:
     """Look at a value, with patience of its own: a value may do anything when it is looked at."""
-    nothing = result.Captured(found=False, value=None, truncated=False)
     expressions = {result.NAME: result.expression(count, execution.limits.result_bytes)}
-    if execution.ends_kernel:
-        # One way less: the kernel leaves when it has looked.
-        expressions[_ASIDE] = FAREWELL
     try:
-        reply = await _ask(client, expressions, execution.limits.result_timeout)
+        reply = await _ask(opened.client, expressions, execution.limits.result_timeout)
     except connection.ConnectionLost:
-        return nothing  # the cells have ended well; so has the run
+        return result.Captured()  # the cells have ended well; so has the run
     if reply is None:
         execution.is_stuck = True
-        return nothing
-    execution.is_leaving |= _is_leaving(reply)
+        return result.Captured()
     return await asyncio.to_thread(result.decode, reply)
 
 
-def _is_leaving(reply: dict[str, Any] | None) -> bool:
-    """Whether a kernel has heard the farewell."""
-    said = ((reply or {}).get("user_expressions") or {}).get(_ASIDE) or {}
-    return bool(said.get("status") == "ok")
+def _hear_farewell(execution: Execution, reply: dict[str, Any] | None) -> None:
+    """Note that the kernel ends, if it says so."""
+    execution.is_leaving |= result.is_leaving(reply)
+    execution.is_settled |= result.is_settled(reply)
 
 
-async def _say_farewell(client: connection.RunClient, execution: Execution) -> None:
+async def _say_farewell(opened: Opened, execution: Execution) -> None:
     """Have an IPython kernel end from within, if it is not leaving already.
 
     A `shutdown_request` is answered by another thread of the kernel's, and in one of a hundred ends on a busy
@@ -652,8 +752,8 @@ async def _say_farewell(client: connection.RunClient, execution: Execution) -> N
     if execution.is_leaving:
         return
     try:
-        reply = await _ask(client, {_ASIDE: FAREWELL}, ASIDE_TIMEOUT)
+        _hear_farewell(
+            execution, await _ask(opened.client, {result.LEAVING: result.leaving()}, ASIDE_TIMEOUT)
+        )
     except connection.ConnectionLost:
         execution.is_leaving = True
-        return
-    execution.is_leaving = _is_leaving(reply)

@@ -11,6 +11,7 @@ and attributes by the descriptors that the interpreter made.
 from __future__ import annotations
 
 import sys
+import time
 from json.encoder import encode_basestring, encode_basestring_ascii
 from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, Dict, Iterable, List, Set  # noqa: UP035  # Python 3.8
@@ -40,6 +41,10 @@ class TooBig(Exception):
     """Its JSON form is larger than wanted."""
 
 
+class TooSlow(Exception):
+    """It takes longer than wanted to write."""
+
+
 class Bundle:
     """What the kernel's formatters are given; it brings its own representation."""
 
@@ -50,22 +55,27 @@ class Bundle:
         return {MIME: self.text, "text/plain": ""}
 
 
-def capture(namespace: Dict[str, Value], count: int, max_bytes: int) -> Bundle:  # noqa: UP006
+def capture(
+    namespace: Dict[str, Value],  # noqa: UP006
+    count: int,
+    max_bytes: int,
+    seconds: float = float("inf"),
+) -> Bundle:
     """Write the value that the cell of this execution count displayed, if it has a JSON form."""
     try:
         history = dict.get(namespace, "_oh")
         if type(history) is not dict or count not in history:
             return Bundle('{"state":"none"}')
-        return Bundle('{"state":"value","value":' + encode(history[count], max_bytes) + "}")
+        return Bundle('{"state":"value","value":' + encode(history[count], max_bytes, seconds) + "}")
     except TooBig:
         return Bundle('{"state":"truncated"}')
     except BaseException:  # an interrupt too: the answer is then "none", in time
         return Bundle('{"state":"none"}')
 
 
-def encode(value: Value, max_bytes: int) -> str:
-    """Write a value as JSON of at most this many bytes of UTF-8."""
-    writer = Writer(max_bytes)
+def encode(value: Value, max_bytes: int, seconds: float = float("inf")) -> str:
+    """Write a value as JSON of at most this many bytes of UTF-8, in at most this time."""
+    writer = Writer(max_bytes, seconds)
     writer.write(value)
     return "".join(writer.parts)
 
@@ -110,10 +120,11 @@ def instance_dict(value: Value) -> Dict[str, Value]:  # noqa: UP006
 
 
 class Writer:
-    """Writes one value, and stops as soon as it is too large."""
+    """Writes one value, and stops as soon as it is too large or takes too long."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, seconds: float) -> None:
         self.left = max_bytes
+        self.deadline = time.monotonic() + seconds
         self.parts: List[str] = []  # noqa: UP006
         self.inside: Set[int] = set()  # noqa: UP006
 
@@ -123,6 +134,8 @@ class Writer:
         if self.left < 0:
             raise TooBig
         self.parts.append(text)
+        if len(self.parts) % CHUNK == 0 and time.monotonic() > self.deadline:
+            raise TooSlow
 
     def write(self, value: Value) -> None:
         """Write any value."""

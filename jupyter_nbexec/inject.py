@@ -60,6 +60,12 @@ def inject(
     return Injection(notebook=prepared, index=index, replaced=earlier is not None)
 
 
+def count_before(notebook: NotebookNode) -> int:
+    """Count the cells before all that a run's values may change; 0 where no parameters are declared."""
+    places = (parameters.find_cell(notebook), parameters.find_tagged(notebook, INJECTED_TAG))
+    return 0 if places[0] is None else min(place for place in places if place is not None)
+
+
 def _source(values: Mapping[str, models.JsonValue], language: base.Language, before: str) -> str:
     lines = [language.comment("Parameters")]
     problems = []

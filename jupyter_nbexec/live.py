@@ -11,6 +11,9 @@ from typing import Any
 
 from jupyter_nbexec import broadcast, documents, execute, models, planning, watch
 
+#: Of what nobody has measured: not small.
+UNKNOWN_SIZE = 1 << 62
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -19,6 +22,7 @@ class View:
     record: models.RunRecord
     notebook: dict[str, Any] | None = None
     origins: documents.Origins = ()
+    size: int = UNKNOWN_SIZE  #: of all that, in bytes; roughly
 
 
 @dataclass(eq=False, kw_only=True)
@@ -41,6 +45,8 @@ class Run:
     execution: execute.Execution | None = None
     #: For each cell of the executed notebook: index and id in the stored one; None for the injected cell.
     origins: list[tuple[int, str | None] | None] = field(default_factory=list)
+    #: Index of the last cell of the executed notebook that is to be executed.
+    last_cell: int | None = None
     #: Seconds by phase: `queue`, `kernel`, `run`, and `total`.
     timing: dict[str, float] = field(default_factory=dict)
     #: Why its end is asked for; the first reason counts.
@@ -148,7 +154,8 @@ class Run:
             return  # the injected cell has no place in the stored notebook
         cell, cell_id = origin or (None, None)
         self.publish(kind, {"cell": cell, "cell_id": cell_id, **data})
-        if kind == "cell" and data["state"] == "ended":
+        # After the last cell all is stored in a moment anyway.
+        if kind == "cell" and data["state"] == "ended" and index != self.last_cell:
             self.has_progressed.set()
 
     @property

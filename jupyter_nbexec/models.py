@@ -162,7 +162,7 @@ class KernelInfo:
 
     name: str  #: of the kernelspec
     id: str | None = None  #: the server's kernel id; None before it has been started
-    source: str | None = None  #: `cold` or `existing`
+    source: str | None = None  #: how it was made, such as `cold`
 
     def to_json(self) -> dict[str, JsonValue]:
         """The contract's `kernel` object."""

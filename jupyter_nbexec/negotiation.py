@@ -108,6 +108,10 @@ class Accept:
         named = [each for each in ranges if "*" not in each]
         return self.choose([*shapes, *named]) == EVENTS.media_type
 
+    def prefers_run(self) -> bool:
+        """Whether the client is given the run as JSON, unless it prefers an output of it."""
+        return self.choose([shape.media_type for shape in OFFERED]) == RUN.media_type
+
     def choose(self, media_types: Sequence[str]) -> str | None:
         """Choose among types; ours come in the order in which we prefer them.
 

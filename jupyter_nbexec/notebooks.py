@@ -18,10 +18,12 @@ from nbformat import NotebookNode
 from nbformat.validator import NotebookValidationError
 from tornado import web
 
-from jupyter_nbexec import errors
+from jupyter_nbexec import background, errors
 
 #: Contents managers whose notebooks are plain JSON files.
 FILE_MANAGERS = (AsyncLargeFileManager, LargeFileManager, AsyncFileContentsManager, FileContentsManager)
+#: Of a notebook that nobody has measured: not small.
+UNKNOWN_SIZE = 1 << 62
 #: Cells a notebook may have.
 MAX_CELLS = 10_000
 CELL_TYPES = frozenset({"code", "markdown", "raw"})
@@ -36,6 +38,7 @@ class Notebook:
     #: The id that each cell has in the stored notebook; None where the stored format has none.
     cell_ids: list[str | None]
     last_modified: str | None = None  #: ISO 8601, UTC
+    size: int = UNKNOWN_SIZE  #: in characters, as JSON
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -76,8 +79,26 @@ class Notebook:
         return self._execution.get("allow_errors") is True
 
     @property
+    def asks_for_preparation(self) -> bool:
+        """Whether what comes before its parameters may be executed ahead: `metadata.nbexec.prepare`."""
+        return self._own.get("prepare") is True
+
+    @property
+    def watched(self) -> list[str]:
+        """Contents paths of files that such cells depend on: `metadata.nbexec.watch`, from its folder."""
+        names = self._own.get("watch")
+        names = [names] if isinstance(names, str) else names if isinstance(names, list) else []
+        paths = [normalise(posixpath.join(self.folder, name)) for name in names if isinstance(name, str)]
+        return [path for path in paths if not path.startswith("..")]
+
+    @property
     def _execution(self) -> dict[str, Any]:
         section = self.content.metadata.get("execution", {})
+        return section if isinstance(section, dict) else {}
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        section = self.content.metadata.get("nbexec", {})
         return section if isinstance(section, dict) else {}
 
 
@@ -128,11 +149,21 @@ async def read(contents_manager: Any, path: str) -> Notebook:
         if not path.endswith(".ipynb"):
             raise errors.NotANotebook(f"{path!r} is not a notebook.")
         model = await _get(contents_manager, path, type="file", format="text")
-        return await asyncio.to_thread(parse, model["content"], path=path, modified=_modified(model))
+        text = model["content"]
+        return await background.offload(len(text), parse, text, path=path, modified=_modified(model))
     model = await _get(contents_manager, path, type="notebook")
     if model["type"] != "notebook" or not isinstance(model.get("content"), dict):
         raise errors.NotANotebook(f"{path!r} is not a notebook.")
     return await asyncio.to_thread(check, model["content"], path=path, modified=_modified(model))
+
+
+async def stamp(contents_manager: Any, path: str) -> str | None:
+    """Tell when a file or folder was last changed, and its size; None if there is none, or it is hidden."""
+    try:
+        model = await ensure_async(contents_manager.get(path, content=False))
+    except (web.HTTPError, OSError):
+        return None
+    return f"{model.get('last_modified')} {model.get('size')}"
 
 
 def parse(text: str, *, path: str | None = None, modified: str | None = None) -> Notebook:
@@ -141,10 +172,12 @@ def parse(text: str, *, path: str | None = None, modified: str | None = None) ->
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise errors.InvalidNotebook("The notebook is not valid JSON.") from error
-    return check(fields, path=path, modified=modified)
+    return check(fields, path=path, modified=modified, size=len(text))
 
 
-def check(fields: Any, *, path: str | None = None, modified: str | None = None) -> Notebook:
+def check(
+    fields: Any, *, path: str | None = None, modified: str | None = None, size: int = UNKNOWN_SIZE
+) -> Notebook:
     """Check a notebook's JSON and bring it to nbformat 4.5. Raises InvalidNotebook."""
     warnings: list[str] = []
     try:
@@ -159,7 +192,12 @@ def check(fields: Any, *, path: str | None = None, modified: str | None = None) 
     except RecursionError as error:
         raise errors.InvalidNotebook("The notebook is nested too deeply.") from error
     return Notebook(
-        path=path, content=content, cell_ids=stored_ids, last_modified=modified, warnings=warnings
+        path=path,
+        content=content,
+        cell_ids=stored_ids,
+        last_modified=modified,
+        size=size,
+        warnings=warnings,
     )
 
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,10 @@ from jupyter_nbexec import (
     kernels,
     live,
     models,
+    opening,
     outputs,
     planning,
+    prepare,
     requests,
     watch,
 )
@@ -52,7 +55,9 @@ class Performer:
         self,
         *,
         settings: Settings,
-        cold: kernels.KernelSource,
+        opener: opening.Opener,
+        fresh: kernels.FreshKernels,
+        prepared: prepare.PreparedNotebooks | None = None,
         existing: kernels.KernelSource,
         save: Callable[[str, NotebookNode], Awaitable[None]],
         log: logging.Logger | logging.LoggerAdapter[Any],
@@ -62,18 +67,20 @@ class Performer:
     ) -> None:
         """`save` writes an executed notebook under a contents path; `run_notebook` is `execute.run`."""
         self.settings = settings
-        self._cold = cold
+        self._opener = opener
+        self._fresh = fresh
+        self._prepared = prepared
         self._existing = existing
         self._save = save
         self._run_notebook = run_notebook
         self._log = log
-        self._background = background.BackgroundLoop("jupyter_nbexec")
-        self._context = zmq.asyncio.Context()
 
     async def stop(self) -> None:
-        """End the thread that all runs share. Call it when they have ended."""
-        await asyncio.to_thread(self._background.stop)
-        self._context.destroy(linger=0)
+        """End what all runs share. Call it when they have ended."""
+        if self._prepared is not None:
+            await self._prepared.stop()
+        await self._fresh.stop()
+        await self._opener.stop()
 
     async def perform(
         self,
@@ -102,8 +109,9 @@ class Performer:
             return live.View(record=run.record())
         notebook = run.execution.notebook
         if not run.status.is_final:
-            notebook = await asyncio.wrap_future(self._background.submit(run.execution.snapshot()))
-        return live.View(record=run.record(), notebook=notebook, origins=run.origins)
+            notebook = await self._opener.submit(run.execution.snapshot())
+        size = _plan_of(run).size + 4 * run.execution.size
+        return live.View(record=run.record(), notebook=notebook, origins=run.origins, size=size)
 
     async def _keep_saving(
         self,
@@ -131,12 +139,11 @@ class Performer:
             env=plan.request.env,
         )
         run.kernel = models.KernelInfo(name=plan.kernel_name)
-        source = self._cold if request.id is None else self._existing
         try:
-            async with source.lease(request) as kernel:
+            async with self._kernel_for(plan, request) as (kernel, prepared):
                 run.kernel = models.KernelInfo(name=kernel.name, id=kernel.id, source=kernel.source)
                 run.publish_status()
-                await self._execute(run, kernel)
+                await self._execute(run, kernel, prepared)
                 run.mark_phase("run")
         except kernels.KernelStartError as error:
             code = models.ErrorCode.KERNEL_START_FAILED
@@ -144,12 +151,29 @@ class Performer:
         finally:
             if run.execution is not None:
                 patience = 0.0 if request.id is None else LENT_PATIENCE
-                closing = self._background.submit(execute.close(run.execution, patience))
-                await asyncio.wrap_future(closing)
+                await self._opener.submit(execute.close(run.execution, patience))
+                run.warnings += run.execution.link.warnings
 
-    async def _execute(self, run: live.Run, kernel: kernels.LeasedKernel) -> None:
+    @asynccontextmanager
+    async def _kernel_for(
+        self, plan: planning.Plan, request: kernels.KernelRequest
+    ) -> AsyncIterator[tuple[kernels.LeasedKernel, prepare.Prepared | None]]:
+        """Lend a kernel for the time of the context, prepared for the run where one is."""
+        prepared = None if self._prepared is None else await self._prepared.take(plan)
+        if prepared is not None:
+            async with self._fresh.lend(prepared.kernel):
+                yield prepared.kernel, prepared
+            return
+        source = self._fresh if request.id is None else self._existing
+        async with source.lease(request) as kernel:
+            yield kernel, None
+
+    async def _execute(
+        self, run: live.Run, kernel: kernels.LeasedKernel, prepared: prepare.Prepared | None
+    ) -> None:
         """Execute on the background loop, and watch from here."""
-        execution = await asyncio.to_thread(self._prepare, run, kernel)
+        size = _plan_of(run).size
+        execution = await background.offload(size, self._prepare, run, kernel, prepared)
         loop = asyncio.get_running_loop()
 
         def on_event(kind: str, index: int | None, data: dict[str, Any]) -> None:
@@ -157,16 +181,20 @@ class Performer:
 
         execution.on_event = on_event
         run.execution = execution
+        run.last_cell = execution.last
+        for event in prepared.events if prepared is not None else ():
+            run.publish_of_cell(*event)
+        run.has_progressed.clear()
         watcher = watch.Watch(
             execution,
             kernel,
-            submit=self._background.submit,
+            submit=self._opener.submit,
             deadline=run.deadline(self._timeout(run)),
             cell_timeout=_plan_of(run).request.cell_timeout,
             grace=self.settings.interrupt_grace,
         )
         run.watch_by(watcher)
-        task = asyncio.wrap_future(self._background.submit(self._run_notebook(execution, self._context)))
+        task = self._opener.submit(self._run_notebook(execution, self._opener.context))
         try:
             await watcher.until_done(task)
             run.mark_phase("kernel")  # where there was no cell to mark it
@@ -177,7 +205,7 @@ class Performer:
                 await kernel.kill()
             elif execution.is_stuck:
                 await kernel.interrupt()
-            kernel.is_leaving = execution.is_leaving
+            kernel.is_leaving, kernel.is_settled = execution.is_leaving, execution.is_settled
 
     def _timeout(self, run: live.Run) -> float:
         """Seconds the run may take: what the request, the notebook, or else the server says."""
@@ -186,7 +214,9 @@ class Performer:
         asked = plan.request.timeout or plan.notebook.default_timeout
         return min(asked or self.settings.default_timeout or math.inf, maximum)
 
-    def _prepare(self, run: live.Run, kernel: kernels.LeasedKernel) -> execute.Execution:
+    def _prepare(
+        self, run: live.Run, kernel: kernels.LeasedKernel, prepared: prepare.Prepared | None
+    ) -> execute.Execution:
         """Make the notebook that is executed: a copy, with the parameters in it."""
         plan = _plan_of(run)
         request, stored = plan.request, plan.notebook
@@ -196,13 +226,17 @@ class Performer:
             run.origins[injection.index] = None
         elif injection.index is not None:
             run.origins.insert(injection.index, None)
-        allow_errors = request.allow_errors
+        allow_errors = stored.default_allow_errors if request.allow_errors is None else request.allow_errors
+        if prepared is not None:
+            prepared.execution.continue_with(injection.notebook, allow_errors=allow_errors)
+            return prepared.execution
         return execute.Execution(
             notebook=injection.notebook,
             connection_info=kernel.connection_info(),
+            opened=kernel.opened,
             limits=self.settings.limits,
             ends_kernel=kernel.is_owned,
-            allow_errors=stored.default_allow_errors if allow_errors is None else allow_errors,
+            allow_errors=allow_errors,
         )
 
     def _judge(
@@ -235,7 +269,7 @@ class Performer:
         if isinstance(raised, connection.ConnectionLost):
             was_ready = execution.is_ready
             code = models.ErrorCode.KERNEL_DIED if was_ready else models.ErrorCode.KERNEL_START_FAILED
-            message = _sentence(watcher.death or "the kernel died")
+            message = _sentence(str(raised) or watcher.death or "the kernel died")
             return models.RunError(code=code, message=message, cell=cell, cell_id=cell_id)
         if execution.failure is None:
             raise RuntimeError("the execution has ended, but neither well nor for a reason")

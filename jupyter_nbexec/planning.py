@@ -8,11 +8,10 @@ from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import NoSuchKernel
-from jupyter_core.utils import ensure_async
 from traitlets import TraitError
 
-from jupyter_nbexec import documents, errors, languages, models, notebooks, parameters, requests
-from jupyter_nbexec.kernels import managed
+from jupyter_nbexec import background, documents, errors, languages, models, notebooks, parameters, requests
+from jupyter_nbexec.kernels import gateway, managed, specs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,7 @@ class Plan:
     notebook: notebooks.Notebook
     kernel_name: str
     language: languages.Language | None
+    size: int = notebooks.UNKNOWN_SIZE  #: of notebook and request together, in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,6 @@ class Description:
     is_available: bool
     parameters: list[models.Parameter]
     schema: dict[str, models.JsonValue]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Spec:
-    """A kernelspec, as far as it matters here."""
-
-    name: str
-    language: str | None
 
 
 class Planner:
@@ -61,9 +53,18 @@ class Planner:
         self._specs = kernel_spec_manager
         self._existing = existing
 
-    async def plan(self, request: models.RunRequest) -> Plan:
-        """Decide on a run. Raises what `errors.py` has for notebooks, kernels and parameters."""
-        notebook = await self._notebook(request)
+    async def plan(self, request: models.RunRequest, *, size: int = 0) -> Plan:
+        """Decide on a run. Raises what `errors.py` has for notebooks, kernels and parameters.
+
+        `size` is that of the request's body, in bytes.
+        """
+        lost = gateway.stays_behind(self._kernels, request.env)
+        if lost:
+            message = "would not reach the kernel: the gateway is told of those only whose names begin with"
+            raise errors.InvalidRequest(
+                *(("env", f"{name} {message} KERNEL_ or are in its client's allowed_envs") for name in lost)
+            )
+        notebook = await self._notebook(request, size)
         if request.save_as is not None and notebook.path is not None:
             # Until it has its id, a run's name for its own file stands for one that nobody else has.
             target = requests.expand_save_as(request.save_as, run_id="{run_id}", name=notebook.name)
@@ -71,8 +72,9 @@ class Planner:
                 raise errors.InvalidRequest(("save_as", "is the notebook itself, which a run never changes"))
         spec = await self._spec(request, notebook)
         language = languages.find(spec.name, spec.language or notebook.language)
-        await asyncio.to_thread(_check, request, notebook, spec, language)
-        return Plan(request=request, notebook=notebook, kernel_name=spec.name, language=language)
+        size += notebook.size
+        await background.offload(size, _check, request, notebook, spec, language)
+        return Plan(request=request, notebook=notebook, kernel_name=spec.name, language=language, size=size)
 
     async def restore(self, record: models.RunRecord, content: bytes) -> Plan:
         """Make the plan of a run again from what the store holds of it. Raises NoSuchKernel."""
@@ -83,7 +85,7 @@ class Planner:
             cell_ids=[origin[1] for origin in origins if origin is not None],
             warnings=list(record.warnings),
         )
-        spec = await self._find(record.kernel_name)
+        spec = await self._find_or_trust(record.kernel_name)
         language = languages.find(spec.name, spec.language or notebook.language)
         return Plan(request=record.request, notebook=notebook, kernel_name=spec.name, language=language)
 
@@ -93,7 +95,7 @@ class Planner:
         name = notebook.kernel_name or self._kernels.default_kernel_name
         try:
             spec = await self._find(name)
-        except errors.NoSuchKernel:
+        except (errors.NoSuchKernel, specs.Unreachable):
             spec = None
         kernel_language = (spec and spec.language) or notebook.language
         language = languages.find(name, kernel_language)
@@ -107,33 +109,40 @@ class Planner:
             schema=parameters.schema(declared),
         )
 
-    async def _notebook(self, request: models.RunRequest) -> notebooks.Notebook:
+    async def _notebook(self, request: models.RunRequest, size: int) -> notebooks.Notebook:
         if request.path is not None:
             return await notebooks.read(self._contents, request.path)
-        return await asyncio.to_thread(notebooks.check, request.notebook)
+        return await background.offload(size, notebooks.check, request.notebook, size=0)
 
-    async def _spec(self, request: models.RunRequest, notebook: notebooks.Notebook) -> _Spec:
+    async def _spec(self, request: models.RunRequest, notebook: notebooks.Notebook) -> specs.Spec:
         """Find the kernelspec: that of the live kernel, of the request, of the notebook, or the default."""
         if request.kernel_id is not None:
-            return await self._find(self._existing.check(request.kernel_id))
-        return await self._find(
+            await self._existing.refresh(request.kernel_id)
+            return await self._find_or_trust(self._existing.check(request.kernel_id))
+        return await self._find_or_trust(
             request.kernel_name or notebook.kernel_name or self._kernels.default_kernel_name
         )
 
-    async def _find(self, name: str) -> _Spec:
+    async def _find_or_trust(self, name: str) -> specs.Spec:
+        """Find a kernelspec; if that can be asked of nobody now, the start of the kernel will tell."""
         try:
-            spec = await ensure_async(self._specs.get_kernel_spec(name))
+            return await self._find(name)
+        except specs.Unreachable:
+            return specs.Spec(name=name)
+
+    async def _find(self, name: str) -> specs.Spec:
+        try:
+            return await specs.find(self._specs, name)
         except (NoSuchKernel, TraitError, TypeError, ValueError, KeyError, OSError) as error:
             # It is missing, or its kernel.json is broken.
-            installed = await ensure_async(self._specs.find_kernel_specs())
-            raise errors.NoSuchKernel(name, sorted(set(installed) - {name})) from error
-        return _Spec(name=name, language=spec.language or None)
+            installed = await specs.names(self._specs)
+            raise errors.NoSuchKernel(name, [each for each in installed if each != name]) from error
 
 
 def _check(
     request: models.RunRequest,
     notebook: notebooks.Notebook,
-    spec: _Spec,
+    spec: specs.Spec,
     language: languages.Language | None,
 ) -> None:
     """Check the parameters. Raises InvalidParameter, for all at once."""

@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from jupyter_nbexec import (
+    background,
     broadcast,
     documents,
     errors,
@@ -276,7 +277,7 @@ class RunManager:
             has_env=bool(request.env),
             delivery=None if request.webhook is None else self._deliver(run_id, request.webhook),
         )
-        content = await asyncio.to_thread(_pack_unexecuted, plan)
+        content = await background.offload(plan.size, _pack_unexecuted, plan)
         if claim.is_async:
             return await self._submit_async(record, content, plan)
         return await self._submit_attached(record, content, plan)
@@ -529,8 +530,8 @@ class RunManager:
         if view.notebook is None:
             return None, None
         try:
-            content = await asyncio.to_thread(documents.pack, view.notebook, view.origins)
-            return content, await asyncio.to_thread(outputs.dumps, run.events.dump())
+            content = await background.offload(view.size, documents.pack, view.notebook, view.origins)
+            return content, await background.offload(view.size, outputs.dumps, run.events.dump())
         except Exception:
             self._log.exception("run %s: its notebook cannot be stored", run.id)
             return None, None
@@ -538,8 +539,13 @@ class RunManager:
     async def _describe_end(self, final: models.RunRecord, view: live.View) -> dict[str, Any]:
         """What the last event says."""
         try:
-            return await asyncio.to_thread(
-                documents.complete, final, view.notebook, view.origins, service=self.service
+            return await background.offload(
+                view.size,
+                documents.complete,
+                final,
+                view.notebook,
+                view.origins,
+                service=self.service,
             )
         except Exception:
             self._log.exception("run %s: its outputs cannot be told", final.id)

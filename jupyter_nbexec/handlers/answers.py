@@ -10,7 +10,17 @@ from typing import Any
 import nbformat
 from tornado.iostream import StreamClosedError
 
-from jupyter_nbexec import broadcast, documents, errors, live, models, negotiation, outputs, render
+from jupyter_nbexec import (
+    background,
+    broadcast,
+    documents,
+    errors,
+    live,
+    models,
+    negotiation,
+    outputs,
+    render,
+)
 from jupyter_nbexec.handlers import base
 
 #: Seconds after which a stream without events says that it is still there.
@@ -36,9 +46,9 @@ class AnswerMixin(base.NbexecHandler):
 
     async def answer(self, view: live.View, accept: negotiation.Accept | None = None) -> None:
         """Write a run in the shape that the client asked for; the status is set already."""
-        shape, body, media_type = await asyncio.to_thread(
-            encode, view, accept or self.accept(), service=self.service
-        )
+        accept = accept or self.accept()
+        size = view.size if accept.prefers_run() else live.UNKNOWN_SIZE
+        shape, body, media_type = await background.offload(size, encode, view, accept, service=self.service)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept")
         if shape.kind is not negotiation.Kind.RUN:

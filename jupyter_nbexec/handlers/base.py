@@ -15,7 +15,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 
-from jupyter_nbexec import errors, outputs, planning, requests, runs
+from jupyter_nbexec import background, errors, outputs, planning, requests, runs
 
 #: The resource under which an authorizer decides on all that this extension does.
 RESOURCE = "jupyter_nbexec:runs"
@@ -184,7 +184,8 @@ class BodyHandler(NbexecHandler):
         super().write_error(status_code, **kwargs)
 
     _body_deadline: asyncio.TimerHandle | None = None
-    _received = 0
+    #: Bytes of the body that have come.
+    received = 0
     _is_read = False
 
     async def check_headers(self) -> None:
@@ -192,8 +193,8 @@ class BodyHandler(NbexecHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Keep a piece of the body, unless it is too large already."""
-        self._received += len(chunk)
-        if self.parts.max_body_bytes and self._received > self.parts.max_body_bytes:
+        self.received += len(chunk)
+        if self.parts.max_body_bytes and self.received > self.parts.max_body_bytes:
             self._chunks.clear()
             return
         self._chunks.append(chunk)
@@ -204,9 +205,9 @@ class BodyHandler(NbexecHandler):
             self._body_deadline.cancel()
         self._is_read = True
         limit = self.parts.max_body_bytes
-        if limit and self._received > limit:
-            raise errors.BodyTooLarge(f"The body has {self._received} bytes; this server takes {limit}.")
-        return await asyncio.to_thread(requests.parse_json, b"".join(self._chunks))
+        if limit and self.received > limit:
+            raise errors.BodyTooLarge(f"The body has {self.received} bytes; this server takes {limit}.")
+        return await background.offload(self.received, requests.parse_json, b"".join(self._chunks))
 
     def on_connection_close(self) -> None:
         """Forget the deadline of a body that will not come."""

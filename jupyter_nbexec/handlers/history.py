@@ -106,8 +106,11 @@ class RunResourceHandler(answers.AnswerMixin):
             await self.stream(self.parts.runs.follow(run_id, last_event_id(self)))
             return
         view = await self.parts.runs.wait(run_id, seconds)
-        if not self._is_gone.is_set():
-            await self.answer(view)
+        if self._is_gone.is_set():
+            return
+        if view.record.status.is_final:
+            self.set_header("Server-Timing", answers.server_timing(view.record))
+        await self.answer(view)
 
     def _wait(self) -> float:
         text = self.query("wait")

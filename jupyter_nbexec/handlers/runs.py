@@ -69,7 +69,7 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
             if record is None:
                 if request.save_as is not None:
                     await self.require("write", "contents")
-                plan = await self.parts.planner.plan(request)
+                plan = await self.parts.planner.plan(request, size=self.received)
                 if self._is_gone.is_set() and not claim.is_detached:
                     return
                 record, is_new = await self.parts.runs.submit(plan, claim)

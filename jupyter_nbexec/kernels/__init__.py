@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from jupyter_nbexec.kernels.opened import Opened
+
 
 class KernelStartError(Exception):
     """The kernel could not be started; the text is fit for a client."""
@@ -35,7 +37,7 @@ class LeasedKernel(Protocol):
 
     @property
     def source(self) -> str:
-        """Where it came from: `cold` or `existing`."""
+        """Where it came from: `cold`, `warm`, `forked`, `remote` or `existing`."""
 
     @property
     def is_owned(self) -> bool:
@@ -43,6 +45,13 @@ class LeasedKernel(Protocol):
 
     is_leaving: bool
     """Whether it has been asked to end, and is about to."""
+
+    is_settled: bool
+    """Whether it has nothing more to say until then."""
+
+    @property
+    def opened(self) -> Opened | None:
+        """A connection to it, if somebody has made one ahead of the run."""
 
     def connection_info(self) -> dict[str, Any]:
         """What a client needs to connect: transport, addresses, key."""
@@ -65,3 +74,13 @@ class KernelSource(Protocol):
 
     def lease(self, request: KernelRequest) -> AbstractAsyncContextManager[LeasedKernel]:
         """Give a kernel for the time of the context. Raises KernelStartError."""
+
+
+class FreshKernels(KernelSource, Protocol):
+    """Hands out kernels that nobody has used, and ends them."""
+
+    def lend(self, kernel: Any) -> AbstractAsyncContextManager[LeasedKernel]:
+        """Give this kernel, which has been taken, for the time of the context, and end it."""
+
+    async def stop(self) -> None:
+        """End all that nobody uses, and wait for the ends of the others. When no run is left."""

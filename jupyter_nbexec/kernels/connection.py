@@ -19,9 +19,7 @@ import asyncio
 import errno
 import hmac
 import json
-import re
 import time
-from collections import deque
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -33,13 +31,13 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from zmq.utils.monitor import parse_monitor_message
 
 from jupyter_nbexec import background
+from jupyter_nbexec.kernels import remote
+from jupyter_nbexec.kernels.inbox import FRAME, OUTPUT_TYPES, ConnectionLost, Inbox, Link, Losses
 
-#: Message types whose number and size depend on what the notebook prints and shows.
-OUTPUT_TYPES = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
+__all__ = ["OUTPUT_TYPES", "ConnectionLost", "Link", "Losses"]
+
 #: Bytes of a message beside its content: headers, signature.
 ENVELOPE = 1 << 20
-#: Bytes of a stream message's content beside its text.
-FRAME = len('{"name": "stdout", "text": ""}')
 #: Messages, and bytes, that are taken from the socket before others have their turn.
 BATCH_MESSAGES = 500
 BATCH_BYTES = 8 << 20
@@ -52,115 +50,11 @@ SLICE = 0.5
 SILENCE = 2.0
 #: Milliseconds between attempts to connect to a kernel that is starting; by default it is 100.
 RETRY = 10
-#: ipykernel and others number their messages: `<session>_<process id>_<number>`.
-NUMBERED = re.compile(r"(.+_)(\d+)\Z")
 
 
-class ConnectionLost(Exception):
-    """The run has given up this kernel, or the kernel has ended."""
-
-
-class Losses:
-    """Notices gaps in the numbers that a kernel gives its messages.
-
-    Numbers are spent on replies to others and, by IPython's display hook, on values that show
-    themselves, without a message that we see. So one gap a cell, and one for each request of somebody else,
-    is normal; losses at a high-water mark come by the hundred.
-    """
-
-    def __init__(self) -> None:
-        self._first: dict[str, int] = {}
-        self._last: dict[str, int] = {}
-        self._seen: dict[str, int] = {}
-        self._others: set[str] = set()
-        self._allowed = 0
-
-    def saw(self, message_id: str) -> None:
-        """Note a message of the kernel."""
-        match = NUMBERED.match(message_id)
-        if match is None:
-            return
-        series, number = match.group(1), int(match.group(2))
-        self._first.setdefault(series, number)
-        self._first[series] = min(self._first[series], number)
-        self._last[series] = max(self._last.get(series, number), number)
-        self._seen[series] = self._seen.get(series, 0) + 1
-
-    def saw_other(self, parent_id: str) -> None:
-        """Note that the kernel answers somebody else's request."""
-        if len(self._others) < 10_000:
-            self._others.add(parent_id)
-
-    def ended_cell(self) -> None:
-        """Note that a cell has ended, which may have spent a number on nothing."""
-        self._allowed += 1
-
-    @property
-    def any(self) -> bool:
-        """Whether more is missing than can be explained."""
-        missing = sum(self._last[name] - self._first[name] + 1 - self._seen[name] for name in self._seen)
-        return missing > self._allowed + len(self._others)
-
-
-class Link:
-    """What the two channels of one connection share."""
-
-    def __init__(self, max_bytes: int) -> None:
-        #: No message larger than this can be kept.
-        self.max_bytes = max_bytes
-        #: Set while outputs are to be dropped unread: the run has as much as it may keep.
-        self.is_full = False
-        #: Whether any output was dropped or lost.
-        self.has_lost_output = False
-        #: Whether the connection broke, which is a loss unless the kernel had ended.
-        self.was_cut = False
-        self.losses = Losses()
-        #: Requests that have ended, and what their sender calls them.
-        self.finished: dict[str, int] = {}
-        #: Outputs that came after the end of the request that they belong to.
-        self.late: deque[tuple[int, dict[str, Any]]] = deque()
-        #: Whether the kernel has begun with the request.
-        self.has_begun = False
-        #: When something of this request was last sent or heard, by `time.monotonic`.
-        self.heard = time.monotonic()
-        #: The request whose reply and outputs are being read.
-        self.request: str | None = None
-        self.reply: dict[str, Any] | None = None
-        self.failure: ConnectionLost | None = None
-        self._waiting: set[asyncio.Future[Any]] = set()
-
-    def begin(self, request: str) -> None:
-        """Expect the reply to this request, and its outputs."""
-        self.request = request
-        self.reply = None
-        self.has_begun = False
-        self.heard = time.monotonic()
-
-    def end(self, name: int) -> None:
-        """Note that the request has ended; what still comes of it is kept as late, under this name."""
-        if self.request is not None:
-            self.finished[self.request] = name
-
-    def fail(self, failure: ConnectionLost) -> None:
-        """Wake whoever waits for a message that will not come."""
-        self.failure = failure
-        for future in list(self._waiting):
-            future.cancel()
-
-    async def readable(self, socket: zmq.asyncio.Socket, timeout: float) -> bool:
-        """Wait until the socket has a message, at most `timeout` seconds. Raises ConnectionLost."""
-        future = asyncio.ensure_future(socket.poll(int(timeout * 1000)))
-        self._waiting.add(future)
-        try:
-            return bool(await future)
-        except asyncio.CancelledError:
-            if self.failure is None:
-                future.cancel()
-                raise
-            # `fail` cancelled the future, not somebody this task.
-            return False
-        finally:
-            self._waiting.discard(future)
+async def readable(link: Link, socket: zmq.asyncio.Socket, timeout: float) -> bool:
+    """Wait until the socket has a message, at most `timeout` seconds, or the link fails."""
+    return await link.wait_for(socket.poll(int(timeout * 1000)))
 
 
 class ShellChannel(AsyncZMQSocketChannel):
@@ -175,7 +69,7 @@ class ShellChannel(AsyncZMQSocketChannel):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
-            if await self.link.readable(self.socket, left):
+            if await readable(self.link, self.socket, left):
                 message = await self._recv()
                 self.link.losses.saw(message["msg_id"])
                 if message["parent_header"].get("msg_id") == self.link.request:
@@ -187,23 +81,51 @@ class ShellChannel(AsyncZMQSocketChannel):
                 raise Empty
 
 
+class Parts:
+    """A message in parts, as it came: signature, header, parent header, metadata, content, buffers."""
+
+    __slots__ = ("_parts", "_session", "header", "parent", "size")
+
+    def __init__(self, session: Any, header: dict[str, Any], parent: str | None, parts: list[Any]) -> None:
+        self.header = header
+        self.parent = parent
+        # Content and buffers, without headers: what is kept, as near as can be told before it is parsed.
+        self.size = max(0, sum(map(len, parts[4:])) - FRAME)
+        self._session = session
+        self._parts = parts
+
+    def content(self) -> dict[str, Any]:
+        """Parse the content by hand.
+
+        `Session.deserialize` costs three times as much, most of it for dates nobody reads.
+        """
+        session, parts = self._session, self._parts
+        if session.auth is not None and not hmac.compare_digest(parts[0], session.sign(parts[1:5])):
+            raise ValueError("a message of the kernel has a wrong signature")
+        content: dict[str, Any] = json.loads(parts[4])
+        return content
+
+    def message(self) -> dict[str, Any]:
+        """Parse all of it."""
+        message: dict[str, Any] = self._session.deserialize(self._parts)
+        return message
+
+
 class IOPubChannel(AsyncZMQSocketChannel):
     """Outputs: dropped where they are too much, joined where they are many."""
 
     link: Link
+    _inbox: Inbox
 
     def __init__(self, socket: zmq.asyncio.Socket, session: Any, loop: Any = None) -> None:
         super().__init__(socket, session, loop)
         self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._ready: deque[dict[str, Any]] = deque()
         self._looked = 0.0
         self._ask: Callable[[], str] | None = None
         self._has_answered: Callable[[], bool] = bool
         self._address = ""
-        self._ping: str | None = None
         self._pings = 0
-        self._reported = False
         #: Whether the kernel's messages have ipykernel's topics, and whether streams are left out by them.
         self._has_topics = False
         self._is_narrow = False
@@ -218,6 +140,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         tells whether a reply has come that nobody has read.
         """
         self.link = link
+        self._inbox = Inbox(link)
         self._ask = ask
         self._has_answered = has_answered
         self._address = address
@@ -232,7 +155,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         while (left := deadline - time.monotonic()) > 0:
             if self.link.failure is not None:
                 raise self.link.failure
-            await self.link.readable(self._monitor, min(SLICE, left))
+            await readable(self.link, self._monitor, min(SLICE, left))
             if zmq.EVENT_HANDSHAKE_SUCCEEDED in await self._take_events():
                 return
         raise TimeoutError
@@ -259,28 +182,24 @@ class IOPubChannel(AsyncZMQSocketChannel):
         """Return the next message. Raises Empty after `timeout` seconds, ConnectionLost if none will come."""
         deadline = None if timeout is None else time.monotonic() + timeout
         await self._let_others_work()
-        while not self._ready:
+        while not self._inbox:
             self._widen()
             await self._mend()
             if self._take_batch():
                 await self._let_others_work()
                 continue
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
-            if await self.link.readable(self.socket, left):
+            if await readable(self.link, self.socket, left):
                 continue
             if self.link.failure is not None:
                 await self._give_up(self.link.failure)
-            if deadline is not None and time.monotonic() >= deadline and not self._ready:
+            if deadline is not None and time.monotonic() >= deadline and not self._inbox:
                 raise Empty
-        return self._ready.popleft()
+        return self._inbox.take()
 
     def end(self) -> None:
         """Keep as late what came together with the end of the request."""
-        for message in self._ready:
-            name = self.link.finished.get(message["parent_header"].get("msg_id"))
-            if name is not None and message["msg_type"] in OUTPUT_TYPES:
-                self.link.late.append((name, message))
-        self._ready.clear()
+        self._inbox.end()
 
     async def drain(self) -> None:
         """Take all that has arrived."""
@@ -327,38 +246,15 @@ class IOPubChannel(AsyncZMQSocketChannel):
         return frames
 
     def _sort_in(self, frames: list[bytes]) -> None:
-        """Keep a message, join it to the one before, or drop it."""
+        """Keep a message or drop it; have the kernel keep back what would all be dropped."""
         identities, rest = self.session.feed_identities(frames)
         parts: list[Any] = list(rest)
         topic = identities[0] if identities else b""
         header = json.loads(parts[1])
-        self.link.losses.saw(header["msg_id"])
-        kind = header["msg_type"]
-        # Content and buffers, without headers: what is kept, as near as can be told before it is parsed.
-        size = max(0, sum(map(len, parts[4:])) - FRAME)
-        parent = self._parent_in(parts[2])
-        is_ours = parent == self.link.request
-        if parent is None or (not is_ours and parent not in self.link.finished):
-            if kind == "status":
-                self._note_other(parent)
-            return
-        if kind in OUTPUT_TYPES and (self.link.is_full or size > self.link.max_bytes):
-            self.link.has_lost_output = True
-            if self.link.is_full and topic.startswith(STREAM_TOPIC):
-                self._narrow()
-            return
-        self._has_topics |= kind == "status" and topic.startswith(OTHER_TOPICS[0])
-        if not is_ours:
-            if kind in OUTPUT_TYPES:
-                message = self._parse(parts, size)
-                self.link.late.append((self.link.finished[parent], message))
-            return
-        self.link.heard = time.monotonic()
-        self.link.has_begun = True
-        if kind == "stream":
-            self._join(header, parts, parent, size)
-        else:
-            self._ready.append(self._parse(parts, size))
+        self._has_topics |= header["msg_type"] == "status" and topic.startswith(OTHER_TOPICS[0])
+        arrival = Parts(self.session, header, self._parent_in(parts[2]), parts)
+        if not self._inbox.sort_in(arrival) and self.link.is_full and topic.startswith(STREAM_TOPIC):
+            self._narrow()
 
     def _narrow(self) -> None:
         """Have the kernel keep back what would be dropped here: only it can stop the flood at its source."""
@@ -382,70 +278,6 @@ class IOPubChannel(AsyncZMQSocketChannel):
             self._parent = frame, json.loads(frame).get("msg_id")
         return self._parent[1]
 
-    def _parse(self, parts: list[Any], size: int) -> dict[str, Any]:
-        message = self.session.deserialize(parts)
-        message["size"] = size
-        if message["msg_type"] == "stream":
-            message["texts"] = [str(message["content"].get("text", ""))]
-        return message
-
-    def _join(self, header: dict[str, Any], parts: list[bytes], parent: str, size: int) -> None:
-        """Keep a stream message, joined to the one before where that is of the same stream.
-
-        Parsed by hand: `Session.deserialize` costs three times as much, most of it for dates nobody reads.
-        """
-        if self.session.auth is not None and not hmac.compare_digest(parts[0], self.session.sign(parts[1:5])):
-            raise ValueError("a message of the kernel has a wrong signature")
-        content = json.loads(parts[4])
-        if not isinstance(content.get("name"), str) or not isinstance(content.get("text"), str):
-            self.link.has_lost_output = True
-            return
-        last = self._ready[-1] if self._ready else None
-        if last is not None and last["msg_type"] == "stream" and last["content"]["name"] == content["name"]:
-            last["texts"].append(content["text"])
-            last["size"] += size
-            return
-        self._ready.append(
-            {
-                "header": header,
-                "parent_header": {"msg_id": parent},
-                "msg_id": header["msg_id"],
-                "msg_type": "stream",
-                "metadata": {},
-                "content": {"name": content["name"], "text": ""},
-                "buffers": [],
-                "texts": [content["text"]],
-                "size": size,
-            }
-        )
-
-    def _note_other(self, parent: str | None) -> None:
-        if parent is None:
-            return
-        if parent == self._ping:
-            # Whatever came before this was sent has arrived, or never will.
-            self._ping = None
-            if not self._reported:
-                self._reported = True
-                self._ready.append(self._lost_end())
-            return
-        self.link.losses.saw_other(parent)
-
-    def _lost_end(self) -> dict[str, Any]:
-        """Stand in for the message, lost on its way, that says the kernel is idle again."""
-        self.link.has_lost_output = True
-        header = {"msg_id": "", "msg_type": "status"}
-        return {
-            "header": header,
-            "parent_header": {"msg_id": self.link.request},
-            "msg_id": "",
-            "msg_type": "status",
-            "metadata": {},
-            "content": {"execution_state": "idle"},
-            "buffers": [],
-            "size": 0,
-        }
-
     async def _mend(self) -> None:
         """Connect again if the connection broke; stir a kernel that does not begin, or does not say it ended.
 
@@ -453,7 +285,8 @@ class IOPubChannel(AsyncZMQSocketChannel):
         """
         is_over = self.link.reply is not None
         if not is_over:
-            self._ping, self._pings, self._reported = None, 0, False
+            self._inbox.forget_ping()
+            self._pings = 0
         now = time.monotonic()
         if now - self._looked < SLICE:
             return
@@ -477,7 +310,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         # here, is cut off. To connect again costs what it sends meanwhile.
         if self._pings > 1 and self._has_answered():
             self._reconnect()
-        self._ping = self._ask()
+        self._inbox.expect_ping(self._ask())
 
     def _reconnect(self) -> None:
         try:
@@ -511,13 +344,16 @@ class RunClient(AsyncKernelClient):
 
     def execute(self, *args: Any, **kwargs: Any) -> str:
         """Send an execute request, and expect its reply and outputs next; its message id."""
-        request: str = super().execute(*args, **kwargs)
+        expressions, self.link.expressions = self.link.expressions, {}
+        request: str = super().execute(*args, **{"user_expressions": expressions, **kwargs})
         self.link.begin(request)
         return request
 
 
-def connect(context: zmq.asyncio.Context, info: Any, link: Link) -> RunClient:
-    """Connect to a kernel. Call `stop_channels` on the client when done with it."""
+def connect(context: zmq.asyncio.Context, info: Any, link: Link) -> RunClient | remote.RemoteClient:
+    """Connect to a kernel. Call `stop` on both channels of the client when done with it."""
+    if info["transport"] == remote.TRANSPORT:
+        return remote.connect(info, link)
     client = RunClient(context=context, shell_channel_class=ShellChannel, iopub_channel_class=IOPubChannel)
     client.load_connection_info(info)
     client.allow_stdin = False
@@ -534,7 +370,9 @@ def connect(context: zmq.asyncio.Context, info: Any, link: Link) -> RunClient:
     return client
 
 
-async def wait_until_ready(client: RunClient, link: Link, timeout: float) -> dict[str, Any]:
+async def wait_until_ready(
+    client: RunClient | remote.RemoteClient, link: Link, timeout: float
+) -> dict[str, Any]:
     """Wait until the kernel answers on both channels; the content of its `kernel_info_reply`.
 
     Raises TimeoutError after `timeout` seconds, and ConnectionLost.
@@ -556,7 +394,7 @@ async def wait_until_ready(client: RunClient, link: Link, timeout: float) -> dic
     raise TimeoutError
 
 
-async def _info(client: RunClient, deadline: float) -> dict[str, Any] | None:
+async def _info(client: RunClient | remote.RemoteClient, deadline: float) -> dict[str, Any] | None:
     while (left := deadline - time.monotonic()) > 0:
         try:
             message = await client.shell_channel.get_msg(timeout=left)
@@ -568,7 +406,7 @@ async def _info(client: RunClient, deadline: float) -> dict[str, Any] | None:
     return None
 
 
-async def _hears(client: RunClient, deadline: float) -> bool:
+async def _hears(client: RunClient | remote.RemoteClient, deadline: float) -> bool:
     try:
         await client.iopub_channel.get_msg(timeout=max(0.0, deadline - time.monotonic()))
     except Empty:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import functools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,27 +21,35 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import KernelManager
 from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
-from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import ensure_async
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import provisioner
+from jupyter_nbexec.kernels import forkserver, gateway, provisioner
+from jupyter_nbexec.kernels.opened import Opened
 
 #: Bytes that the name of a connection file may have if those of its sockets are to fit (they may have 107).
 MAX_SOCKET_PATH = 95
 #: Seconds that a kernel may take to end when it is asked to.
 FAREWELL = 3.0
+#: Kernels that may be about to end at once before runs wait for them.
+MAX_ENDINGS = 32
+#: IPython's history database is shared by all its kernels: a lock to wait for, and a place where a run's
+#: parameters would be kept.
+IPYKERNEL_ARGUMENTS = ["--HistoryManager.hist_file=:memory:"]
 #: The environment of the request whose kernel is being started in this task; None for everybody else's.
 _starting: ContextVar[Mapping[str, str] | None] = ContextVar("jupyter_nbexec_starting", default=None)
 
 
-def reap_own_kernels(kernel_manager: MultiKernelManager, niceness: int) -> None:
-    """Let kernels that this extension starts, and no others, run below the shim.
+def reap_own_kernels(
+    kernel_manager: MultiKernelManager, niceness: int, fork_servers: forkserver.ForkServers | None = None
+) -> None:
+    """Let kernels that this extension starts, and no others, run below the shim, forked if possible.
 
     A kernel manager makes its own provisioner at the start only if it has none; the factory is the one
     place to give it one. Kernels with a provisioner of their own (remote ones) are left alone.
     """
     original = kernel_manager.kernel_manager_factory
+    loggers: list[Any] = []
 
     def make(*args: Any, **kwargs: Any) -> KernelManager:
         manager: KernelManager = original(*args, **kwargs)
@@ -48,11 +58,12 @@ def reap_own_kernels(kernel_manager: MultiKernelManager, niceness: int) -> None:
             return manager
         # The server lists a kernel shortly before it notes this itself, and cannot list one without it.
         manager.last_activity = datetime.now(tz=timezone.utc)  # type: ignore[attr-defined]
-        usual = KernelProvisionerFactory.instance(parent=manager.parent).create_provisioner_instance(
-            "", manager.kernel_spec, parent=manager
-        )
-        if type(usual) is LocalProvisioner:
-            reaping = provisioner.ReapingProvisioner(kernel_spec=manager.kernel_spec, parent=manager)
+        _share_event_logger(manager, loggers)
+        if _is_local(manager):
+            forked = None if fork_servers is None else fork_servers.provisioner_for(manager)
+            reaping = forked or provisioner.ReapingProvisioner(
+                kernel_spec=manager.kernel_spec, parent=manager
+            )
             reaping.request_env = dict(request_env)
             reaping.niceness = niceness
             manager.provisioner = reaping
@@ -60,6 +71,25 @@ def reap_own_kernels(kernel_manager: MultiKernelManager, niceness: int) -> None:
         return manager
 
     kernel_manager.kernel_manager_factory = make
+
+
+def _share_event_logger(manager: Any, loggers: list[Any]) -> None:
+    """Give a kernel's manager the logger of the first one: each would read and check the schemas again."""
+    if not manager.has_trait("event_logger") or manager.extra_event_schema_paths:
+        return
+    if loggers:
+        manager.event_logger = loggers[0]
+    else:
+        loggers.append(manager.event_logger)
+
+
+def _is_local(manager: KernelManager) -> bool:
+    """Whether a kernel is started by jupyter_client itself, and not by a provisioner of its kernelspec."""
+    factory = KernelProvisionerFactory.instance(parent=manager.parent)
+    spec = manager.kernel_spec
+    own = {} if spec is None else spec.metadata.get("kernel_provisioner") or {}
+    name = own.get("provisioner_name", factory.default_provisioner_name)
+    return spec is not None and name == "local-provisioner"
 
 
 def _use_sockets_of_files(manager: KernelManager) -> None:
@@ -77,6 +107,12 @@ def _use_sockets_of_files(manager: KernelManager) -> None:
         manager.ip = f"{prefix}-ipc"  # as jupyter_client names them, and removes them
 
 
+@functools.cache
+def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Match what any of these shell patterns matches."""
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)")
+
+
 def kernel_environment(
     server: Mapping[str, str], scrubbed: Iterable[str], request: kernels.KernelRequest
 ) -> dict[str, str]:
@@ -84,43 +120,84 @@ def kernel_environment(
 
     `scrubbed` are shell patterns of names, such as `JUPYTER*TOKEN*`.
     """
-    patterns = list(scrubbed)
-    kept = {
-        name: value
-        for name, value in server.items()
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    hidden = _pattern(tuple(scrubbed))
+    kept = {name: value for name, value in server.items() if not hidden.match(name)}
     return {**kept, "JPY_SESSION_NAME": request.session_name, **request.env}
 
 
 class ManagedKernel:
     """One kernel of the server's kernel manager, seen from a run."""
 
-    def __init__(self, kernel_manager: Any, kernel_id: str, *, is_owned: bool) -> None:
+    def __init__(
+        self,
+        kernel_manager: Any,
+        kernel_id: str,
+        *,
+        is_owned: bool,
+        remote: gateway.RemoteKernel | None = None,
+    ) -> None:
+        """`remote` does what has to be done by way of the gateway that runs the kernel, if one does."""
         self._kernels = kernel_manager
-        self._manager = kernel_manager.get_kernel(kernel_id)
+        self.remote = remote
+        #: jupyter_client's manager of this one kernel.
+        self.manager = kernel_manager.get_kernel(kernel_id)
         self._process_id = self._current_process_id()
         self.id = kernel_id
-        self.name: str = self._manager.kernel_name
+        self.name: str = gateway.kernel_name(self.manager)
         self.is_owned = is_owned
         self.is_leaving = False
-        self.source = "cold" if is_owned else "existing"
+        self.is_settled = False
+        self.opened: Opened | None = None
+        #: Whether it was started before anybody asked for it.
+        self.is_warm = False
+        #: Whether it has executed the first cells of its run's notebook already.
+        self.is_prepared = False
+        self._is_hidden = False
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+        if not self.is_owned:
+            return "existing"
+        if self.is_prepared:
+            return "prepared"
+        if self.remote is not None:
+            return "remote"
+        if getattr(self.manager.provisioner, "is_forked", False):
+            return "forked"
+        return "warm" if self.is_warm else "cold"
+
+    def hide(self) -> None:
+        """Take it from the server's list: it is nobody's kernel yet, and not to be culled."""
+        if isinstance(self._kernels, MultiKernelManager):
+            self._is_hidden = True
+            self._kernels.remove_kernel(self.id)
+
+    def show(self) -> None:
+        """Put it on the server's list again."""
+        if self._is_hidden:
+            self._is_hidden = False
+            self._kernels._kernels[self.id] = self.manager  # noqa: SLF001 - there is no public way
 
     def connection_info(self) -> dict[str, Any]:
         """What a client needs to connect: transport, addresses, key."""
-        return dict(self._manager.get_connection_info())
+        if self.remote is not None:
+            return self.remote.connection_info()
+        return dict(self.manager.get_connection_info())
 
     def touch(self) -> None:
         """Note that the kernel is in use: the server's culler goes by this time."""
-        self._manager.last_activity = datetime.now(tz=timezone.utc)
+        self.manager.last_activity = datetime.now(tz=timezone.utc)
         if self.is_owned:
-            self._manager.execution_state = "busy"
+            self.manager.execution_state = "busy"
 
     async def death(self) -> str | None:
         """None while it lives; else how it ended. A kernel that was restarted has lost the run."""
-        if self.id not in self._kernels:
+        if self.id not in self._kernels and not self._is_hidden:
             return "the kernel was shut down"
-        if not await ensure_async(self._manager.is_alive()):
+        if self.remote is not None:
+            return await self.remote.death()
+        if not await ensure_async(self.manager.is_alive()):
             return self._how_it_ended()
         if self._current_process_id() != self._process_id:
             return "the kernel was restarted"
@@ -128,21 +205,25 @@ class ManagedKernel:
 
     async def interrupt(self) -> None:
         """Interrupt what it executes."""
-        if self.id in self._kernels and self._manager.has_kernel:
-            await ensure_async(self._manager.interrupt_kernel())
+        if self.remote is not None:
+            await self.remote.interrupt()
+        elif self.id in self._kernels and self.manager.has_kernel:
+            await ensure_async(self.manager.interrupt_kernel())
 
     async def kill(self) -> None:
         """Kill it, if it has not ended, without waiting for the manager's own clean-up."""
         if not self.is_owned:
             raise RuntimeError("a kernel that belongs to somebody else is not ours to kill")
-        if self.id in self._kernels and self._manager.has_kernel:
-            await self._manager.provisioner.kill()
+        if self.remote is not None:
+            await self.remote.kill()
+        elif (self.id in self._kernels or self._is_hidden) and self.manager.has_kernel:
+            await self.manager.provisioner.kill()
 
     def _current_process_id(self) -> int | None:
-        return getattr(self._manager.provisioner, "pid", None)
+        return getattr(self.manager.provisioner, "pid", None)
 
     def _how_it_ended(self) -> str:
-        process: subprocess.Popen[bytes] | None = getattr(self._manager.provisioner, "process", None)
+        process: subprocess.Popen[bytes] | None = getattr(self.manager.provisioner, "process", None)
         code = None if process is None else process.poll()
         if code is None:
             return "the kernel died"
@@ -152,38 +233,93 @@ class ManagedKernel:
         return f"the kernel exited with code {code}"
 
 
-class ColdSource:
-    """Starts a kernel for each run, and ends it afterwards."""
+class Starter:
+    """Starts and ends kernels on behalf of runs."""
 
-    def __init__(self, kernel_manager: Any, *, scrubbed_env: Iterable[str], niceness: int) -> None:
+    def __init__(
+        self,
+        kernel_manager: Any,
+        *,
+        scrubbed_env: Iterable[str],
+        niceness: int,
+        fork_servers: forkserver.ForkServers | None = None,
+    ) -> None:
+        """`fork_servers`: who forks kernels of IPython; without them every kernel is started cold."""
         self._kernels = kernel_manager
         self._scrubbed = list(scrubbed_env)
-        self._reaps = provisioner.is_supported() and isinstance(kernel_manager, MultiKernelManager)
-        if self._reaps:
-            reap_own_kernels(kernel_manager, niceness)
+        self._fork_servers = fork_servers
+        self._endings: set[asyncio.Task[None]] = set()
+        is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
+        if provisioner.is_supported() and is_local:
+            reap_own_kernels(kernel_manager, niceness, fork_servers)
 
-    @asynccontextmanager
-    async def lease(self, request: kernels.KernelRequest) -> AsyncIterator[ManagedKernel]:
-        """Start a kernel for the time of the context; it is gone when the context is left."""
+    async def start_fork_servers(self, names: Iterable[str]) -> None:
+        """Have kernels of these kernelspecs forked, as far as that is possible, when this returns."""
+        if self._fork_servers is None:
+            return
+        for name in names:
+            try:
+                spec = await ensure_async(self._kernels.kernel_spec_manager.get_kernel_spec(name))
+            except NoSuchKernel:
+                continue
+            environment = kernel_environment(os.environ, self._scrubbed, kernels.KernelRequest(name=name))
+            self._fork_servers.want(name, spec, environment)
+        await self._fork_servers.wait()
+
+    async def start(self, request: kernels.KernelRequest) -> ManagedKernel:
+        """Start a kernel. Raises KernelStartError. A start that is cancelled leaves no kernel."""
         kernel_id = str(uuid.uuid4())
-        # Neither half is ever cancelled: a start cut off in the middle would leave a process.
+        # It is never cut off in the middle, which would leave a process.
         start = asyncio.ensure_future(self._start(kernel_id, request))
-        kernel = None
         try:
-            kernel = await asyncio.shield(start)
-            yield kernel
-        finally:
-            is_leaving = kernel is not None and kernel.is_leaving
-            await asyncio.shield(self._shut_down(kernel_id, start, is_leaving=is_leaving))
+            return await asyncio.shield(start)
+        except BaseException:
+            await asyncio.shield(self._end_started(kernel_id, start))
+            raise
+
+    async def end(self, kernel: ManagedKernel) -> None:
+        """End a kernel. One that ends by itself, with nothing more to say, is not waited for, nor listed."""
+        may_wait = kernel.is_settled and kernel.remote is None and len(self._endings) < MAX_ENDINGS
+        if may_wait:
+            kernel.hide()
+        ending = asyncio.create_task(self._end_quietly(kernel) if may_wait else self._end_now(kernel))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        if not may_wait:
+            await asyncio.shield(ending)
+
+    async def _end_now(self, kernel: ManagedKernel) -> None:
+        if kernel.remote is not None:
+            await kernel.remote.end()
+        else:
+            await self._end(kernel.id, is_leaving=kernel.is_leaving)
+
+    async def _end_quietly(self, kernel: ManagedKernel) -> None:
+        """Wait for the end of a kernel that nobody sees any more, and have the manager clean up after it."""
+        await self._has_ended(kernel.manager)
+        kernel.show()
+        # To begin with, the manager must know it.
+        asyncio.get_running_loop().call_soon(kernel.hide)
+        await self._end(kernel.id, is_leaving=True)
+
+    async def folder(self, request: kernels.KernelRequest) -> str:
+        """Tell in which folder of the file system a kernel is started that is asked for like this."""
+        return str(await ensure_async(self._kernels.cwd_for_path(request.path)))
+
+    async def stop(self) -> None:
+        """Wait for the ends of kernels that nobody has waited for, and end whoever forks them."""
+        await asyncio.gather(*self._endings)
+        if self._fork_servers is not None:
+            await self._fork_servers.stop()
 
     async def _start(self, kernel_id: str, request: kernels.KernelRequest) -> ManagedKernel:
+        if gateway.is_gateway(self._kernels):
+            return await self._start_remote(kernel_id, request)
         token = _starting.set(request.env)
         try:
             spec = await ensure_async(self._kernels.kernel_spec_manager.get_kernel_spec(request.name))
-            # IPython's history database is shared by all its kernels: a lock to wait for, and a place
-            # where a run's parameters would be kept.
             is_ipykernel = any("ipykernel" in part for part in spec.argv)
-            extra = ["--HistoryManager.hist_file=:memory:"] if is_ipykernel else []
+            extra = IPYKERNEL_ARGUMENTS if is_ipykernel else []
             await ensure_async(
                 self._kernels.start_kernel(
                     kernel_id=kernel_id,
@@ -220,10 +356,26 @@ class ColdSource:
         kernel.touch()
         return kernel
 
-    async def _shut_down(
-        self, kernel_id: str, start: asyncio.Future[ManagedKernel], *, is_leaving: bool
-    ) -> None:
+    async def _start_remote(self, kernel_id: str, request: kernels.KernelRequest) -> ManagedKernel:
+        try:
+            started = await gateway.start(self._kernels, kernel_id, request, self._scrubbed)
+        except kernels.KernelStartError:
+            raise
+        except Exception as error:  # it goes through any library
+            raise kernels.KernelStartError(f"the kernel cannot be started: {type(error).__name__}") from error
+        folder = await self.folder(request)
+        remote = gateway.RemoteKernel(self._kernels, started, request=request, folder=folder)
+        kernel = ManagedKernel(self._kernels, started, is_owned=True, remote=remote)
+        kernel.touch()
+        return kernel
+
+    async def _end_started(self, kernel_id: str, start: asyncio.Future[ManagedKernel]) -> None:
         await asyncio.wait({start})
+        if start.exception() is None and start.result().remote is not None:
+            await self.end(start.result())
+        await self._end(kernel_id, is_leaving=False)
+
+    async def _end(self, kernel_id: str, *, is_leaving: bool) -> None:
         if kernel_id not in self._kernels:
             return  # it never started, or somebody else has shut it down
         manager = self._kernels.get_kernel(kernel_id)
@@ -255,6 +407,11 @@ class ExistingSource:
         self._kernels = kernel_manager
         self._lent: set[str] = set()
 
+    async def refresh(self, kernel_id: str) -> None:
+        """Learn of a kernel what only a gateway knows."""
+        if kernel_id in self._kernels and gateway.is_gateway(self._kernels):
+            await gateway.RemoteKernel(self._kernels, kernel_id).refresh()
+
     def check(self, kernel_id: str) -> str:
         """Return the kernelspec name of a live kernel that is free. Raises KernelNotFound, KernelBusy."""
         if kernel_id not in self._kernels:
@@ -262,8 +419,7 @@ class ExistingSource:
         manager = self._kernels.get_kernel(kernel_id)
         if kernel_id in self._lent or getattr(manager, "execution_state", "idle") == "busy":
             raise errors.KernelBusy
-        name: str = manager.kernel_name
-        return name
+        return gateway.kernel_name(manager)
 
     @asynccontextmanager
     async def lease(self, request: kernels.KernelRequest) -> AsyncIterator[ManagedKernel]:
@@ -275,7 +431,9 @@ class ExistingSource:
             raise kernels.KernelStartError(error.message) from error
         self._lent.add(kernel_id)
         try:
-            kernel = ManagedKernel(self._kernels, kernel_id, is_owned=False)
+            is_remote = gateway.is_gateway(self._kernels)
+            remote = gateway.RemoteKernel(self._kernels, kernel_id) if is_remote else None
+            kernel = ManagedKernel(self._kernels, kernel_id, is_owned=False, remote=remote)
             kernel.touch()
             yield kernel
         finally:

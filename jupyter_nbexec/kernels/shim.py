@@ -1,6 +1,8 @@
-"""Run one command so that nothing it starts outlives it (Linux; a script, never imported).
+"""Run one command so that nothing it starts outlives it (Linux; a script).
 
     python -I -S shim.py SERVER_PID NICENESS COMMAND [ARG...]
+
+`zygote.py` loads it too, to guard a function in place of a command.
 
 The shim is a *subreaper*: whatever its kernel starts, in whatever session or process group, with
 whatever environment, becomes the shim's child when its own parent ends. So it can find all of them.
@@ -23,6 +25,10 @@ import signal
 import sys
 import time
 from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -50,8 +56,8 @@ def give_way(niceness: int) -> None:
         file.write(str(niceness))
 
 
-def start(command: list[str], niceness: int) -> int:
-    """Fork and execute the kernel in a process group of its own; its process id.
+def start(become: Callable[[], None], niceness: int) -> int:
+    """Fork, and let the child become the kernel in a process group of its own; its process id.
 
     Only a whole group can be killed in one step, which nobody who keeps forking escapes; so the shim
     must not be in it.
@@ -68,16 +74,22 @@ def start(command: list[str], niceness: int) -> int:
         die_with_parent(signal.SIGKILL, shim)
         if niceness:
             give_way(niceness)
-        for signum in RESET:
-            signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         # ipykernel watches this process and ends with it.
         os.environ["JPY_PARENT_PID"] = str(shim)
+        become()
+    finally:
+        os._exit(127)
+
+
+def execute(command: list[str]) -> None:
+    """Become a program."""
+    for signum in RESET:
+        signal.signal(signum, signal.SIG_DFL)
+    try:
         os.execvp(command[0], command)  # noqa: S606 - the argument vector of a kernelspec, no shell
     except OSError as error:
         os.write(2, f"jupyter_nbexec: cannot start {command[0]}: {error}\n".encode())
-    finally:
-        os._exit(127)
 
 
 def descendants() -> dict[int, int]:
@@ -161,23 +173,35 @@ def end_like(status: int) -> None:
     os._exit(os.WEXITSTATUS(status))
 
 
-def main(server: int, niceness: int, command: list[str]) -> None:
-    """Start the command, wait for its end or for ours, leave nothing behind."""
+def guard(server: int, niceness: int, become: Callable[[], None]) -> None:
+    """Start the kernel, wait for its end or for ours, leave nothing behind."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     die_with_parent(signal.SIGTERM, server)
-    kernel = start(command, niceness)
-    status = None
+    kernel = start(become, niceness)
+    # What the kernel has been handed is its own.
+    os.closerange(3, 256)
+    left, status = True, None
     while status is None:
         signum = signal.sigwait(HANDLED)
         if signum == signal.SIGTERM:
             break
         if signum in FORWARDED:
             forward(kernel, signum)
-        _, status = reap(kernel)
-    killed = kill_all(kernel)
-    status = killed if status is None else status
+        left, status = reap(kernel)
+    if left:
+        killed = kill_all(kernel)
+        status = killed if status is None else status
     end_like(signal.SIGKILL if status is None else status)
+
+
+def main(server: int, niceness: int, command: list[str]) -> None:
+    """Run a command below this process."""
+
+    def become() -> None:
+        execute(command)
+
+    guard(server, niceness, become)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import nbformat
 import pytest
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from pytest_jupyter.jupyter_server import *  # noqa: F403  # its fixtures are found by their names
 from tornado.httpclient import HTTPResponse
 from traitlets.config import Config
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from jupyter_server.serverapp import ServerApp
 
+    from tests.sources import Source
+
 #: Seconds that anything may take here.
 DEADLINE = 60.0
 #: Folder of the service, below the server's base URL.
@@ -35,18 +36,6 @@ SERVICE = "api/nbexec"
 def pytest_configure(config: pytest.Config) -> None:
     """Describe the mark that configures a test's server."""
     config.addinivalue_line("markers", "server(**config): configuration of the server, by class and trait")
-
-
-class CountingKernelManager(AsyncMappingKernelManager):
-    """The server's usual kernel manager; it remembers what was started."""
-
-    async def start_kernel(  # type: ignore[override]  # as in AsyncMappingKernelManager
-        self, *args: Any, **kwargs: Any
-    ) -> str:
-        """As inherited."""
-        kernel_id: str = await super().start_kernel(*args, **kwargs)
-        self.__dict__.setdefault("started", []).append(kernel_id)
-        return kernel_id
 
 
 class Answer:
@@ -124,9 +113,16 @@ class Server:
     """The server of this test: its files, its kernels, its answers."""
 
     def __init__(
-        self, app: ServerApp, root: Path, client: Any, port: int, fetch_headers: dict[str, str]
+        self,
+        app: ServerApp,
+        root: Path,
+        client: Any,
+        port: int,
+        fetch_headers: dict[str, str],
+        kernel_source: Source,
     ) -> None:
         self.app: Any = app
+        self.source = kernel_source
         self.root = root
         self.port = port
         self.token = str(app.identity_provider.token)
@@ -331,17 +327,18 @@ class Server:
 
 
 @pytest.fixture  # type: ignore[no-redef]  # in place of the one that was imported
-def jp_server_config(request: pytest.FixtureRequest, jp_root_dir: Path) -> Config:
+def jp_server_config(request: pytest.FixtureRequest, jp_root_dir: Path, kernel_source: Source) -> Config:
     """Configure the server: the extension on, and what the test's mark says."""
     config: dict[str, dict[str, Any]] = {
         "ServerApp": {
             "jpserver_extensions": {"jupyter_nbexec": True, "jupyter_server_terminals": False},
             "allow_unauthenticated_access": False,
-            "kernel_manager_class": CountingKernelManager,
         },
         # On a busy machine, kernels that give way to all else hardly get anywhere.
         "NbExec": {"kernel_niceness": 0},
     }
+    for name, traits in kernel_source.traits().items():
+        config.setdefault(name, {}).update(traits)
     for mark in request.node.iter_markers("server"):
         for name, traits in mark.kwargs.items():
             config.setdefault(name, {}).update(traits)
@@ -355,11 +352,13 @@ def server(
     http_server_client: Any,
     jp_auth_header: dict[str, str],
     jp_asyncio_loop: asyncio.AbstractEventLoop,
+    kernel_source: Source,
 ) -> Iterator[Server]:
     """Give the running server; when the test is over, no kernel of a run may be left."""
-    server = Server(
-        jp_serverapp, jp_root_dir, http_server_client, http_server_client.get_http_port(), jp_auth_header
-    )
+    port = http_server_client.get_http_port()
+    server = Server(jp_serverapp, jp_root_dir, http_server_client, port, jp_auth_header, kernel_source)
+    extension = server.extension
+    jp_asyncio_loop.run_until_complete(kernel_source.make_ready(extension._starter, extension._fresh))
     yield server
 
     def is_quiet() -> bool:

@@ -14,6 +14,8 @@ from jupyter_server.services.contents import fileio
 if TYPE_CHECKING:
     from tests.handlers.conftest import Answer, Server
 
+pytestmark = pytest.mark.sources
+
 R = "api/nbexec/ok.ipynb"
 #: A notebook that declares nothing takes any name.
 FREE = "api/nbexec/free.ipynb"

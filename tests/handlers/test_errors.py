@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.handlers.conftest import Answer, Server
 
+pytestmark = pytest.mark.sources
+
 #: Codes that a later issue gives a way to provoke, with what it adds.
 LATER = {"endpoint_not_found": "annotated cells"}
 #: Codes that tests of this file provoke.

@@ -24,6 +24,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.handlers.conftest import Answer, Server
 
+pytestmark = pytest.mark.sources
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BASELINE: dict[str, dict[str, Any]] = {
     each["fixture"]: each for each in json.loads((FIXTURES / "baseline.json").read_text("utf-8"))
@@ -289,7 +291,7 @@ async def test_kernel_kills_itself(server: Server) -> None:
     for _ in range(TIMES):
         ran = await asyncio.wait_for(run(server, "nbclient/Autokill.ipynb"), 30)
         assert (ran.status, ran.run["error"]["code"]) == (502, "kernel_died"), ran.run
-        assert "SIGTERM" in ran.run["error"]["message"]
+        assert server.source.death("SIGTERM") in ran.run["error"]["message"]
         assert ran.run["error"]["cell"] == 0
 
 

@@ -221,6 +221,7 @@ async def test_get(server: Server) -> None:
     assert (answer.status, answer.json) == (200, answered)
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Vary"] == "Accept"
+    assert "total;dur=" in answer.headers["Server-Timing"]
     assert answered["links"]["self"] == f"{server.base_url}api/nbexec/runs/{answered['id']}"
     for link in answered["links"].values():
         assert (await server.fetch("GET", link.removeprefix(server.base_url))).status == 200

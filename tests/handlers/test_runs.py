@@ -18,6 +18,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.handlers.conftest import Server
 
+pytestmark = pytest.mark.sources
+
 FIELDS = {
     "id",
     "path",
@@ -75,7 +77,7 @@ async def test_answer(server: Server) -> None:
     assert isinstance(run["duration"], float)
     assert abs((times[2] - times[1]).total_seconds() - run["duration"]) < 0.01
     assert run["parameters"] == {"region": "EU"}
-    assert run["kernel"] == {"name": "python3", "id": server.started[0], "source": "cold"}
+    assert run["kernel"] == {"name": "python3", "id": server.started[0], "source": server.source.name}
     # The injected cell, the skipped and the empty one are not counted.
     assert run["progress"] == {"done": 4, "total": 4, "cell": None}
     assert (run["result"], run["result_type"]) == ({"region": "EU", "nan": None}, "application/json")

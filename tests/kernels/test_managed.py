@@ -14,15 +14,15 @@ import pytest
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import managed, provisioner
+from jupyter_nbexec.kernels import managed, pool, provisioner
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def cold(kernel_manager: Any) -> managed.ColdSource:
+def cold(kernel_manager: Any) -> pool.FreshSource:
     """A source of fresh kernels."""
-    return managed.ColdSource(kernel_manager, scrubbed_env=["JUPYTER*TOKEN*"], niceness=0)
+    return pool.FreshSource(managed.Starter(kernel_manager, scrubbed_env=["JUPYTER*TOKEN*"], niceness=0))
 
 
 def processes_below(pid: int) -> list[psutil.Process]:
@@ -31,7 +31,7 @@ def processes_below(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-async def test_lease(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_lease(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A leased kernel is listed as busy while it is used, and gone afterwards with its processes."""
     async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
         model = kernel_manager.kernel_model(kernel.id)
@@ -47,7 +47,7 @@ async def test_lease(cold: managed.ColdSource, kernel_manager: Any) -> None:
     assert not await anyio.Path(connection_file).exists()
 
 
-async def test_listing_while_it_starts(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_listing_while_it_starts(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """The server can list its kernels at every moment of a start."""
     is_over = False
 
@@ -65,7 +65,7 @@ async def test_listing_while_it_starts(cold: managed.ColdSource, kernel_manager:
     assert "starting" in await listing
 
 
-async def test_lease_ends_after_an_exception(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_lease_ends_after_an_exception(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A fault of ours leaves no kernel."""
     with pytest.raises(ZeroDivisionError):
         async with cold.lease(kernels.KernelRequest(name="python3")):
@@ -74,7 +74,7 @@ async def test_lease_ends_after_an_exception(cold: managed.ColdSource, kernel_ma
     assert kernel_manager.list_kernel_ids() == []
 
 
-async def test_cancelled_start_leaves_no_kernel(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_cancelled_start_leaves_no_kernel(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A lease that is cancelled in the middle of the start ends what has been started."""
 
     async def hold() -> None:
@@ -86,7 +86,7 @@ async def test_cancelled_start_leaves_no_kernel(cold: managed.ColdSource, kernel
     task.cancel()
     await asyncio.wait({task})
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.wait({each for each in others if "_shut_down" in repr(each)} or {task})
+    await asyncio.wait({each for each in others if "_end_started" in repr(each)} or {task})
 
     assert kernel_manager.list_kernel_ids() == []
 
@@ -98,7 +98,7 @@ async def test_missing_program(kernel_manager: Any, tmp_path: Path, monkeypatch:
     spec = {"argv": ["/no/such/program", "{connection_file}"], "display_name": "x", "language": "x"}
     (folder / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setattr(kernel_manager.kernel_spec_manager, "kernel_dirs", [str(tmp_path / "kernels")])
-    cold = managed.ColdSource(kernel_manager, scrubbed_env=[], niceness=0)
+    cold = pool.FreshSource(managed.Starter(kernel_manager, scrubbed_env=[], niceness=0))
 
     async with cold.lease(kernels.KernelRequest(name="broken")) as kernel:
         process = kernel_manager.get_kernel(kernel.id).provisioner.process
@@ -108,7 +108,7 @@ async def test_missing_program(kernel_manager: Any, tmp_path: Path, monkeypatch:
     assert death == "the kernel exited with code 127"
 
 
-async def test_unknown_kernelspec(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_unknown_kernelspec(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A kernelspec that went away since the request was checked is no fault of ours."""
     with pytest.raises(kernels.KernelStartError, match="no kernel 'gone'"):
         async with cold.lease(kernels.KernelRequest(name="gone")):
@@ -117,7 +117,7 @@ async def test_unknown_kernelspec(cold: managed.ColdSource, kernel_manager: Any)
     assert kernel_manager.list_kernel_ids() == []
 
 
-async def test_only_our_kernels_run_below_the_shim(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_only_our_kernels_run_below_the_shim(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """Kernels that others start through the same manager are as they were."""
     other = await kernel_manager.start_kernel(kernel_name="python3")
     async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
@@ -129,7 +129,7 @@ async def test_only_our_kernels_run_below_the_shim(cold: managed.ColdSource, ker
         assert not ours.autorestart
 
 
-async def test_restart_is_the_end(cold: managed.ColdSource, kernel_manager: Any) -> None:
+async def test_restart_is_the_end(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A kernel that somebody restarts is not the one the run was given."""
     async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
         await kernel_manager.restart_kernel(kernel.id, now=True)

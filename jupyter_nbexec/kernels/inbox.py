@@ -1,0 +1,280 @@
+"""What a run hears of its kernel, however it is connected: sorted, joined, bounded; losses are noted."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+#: Message types whose number and size depend on what the notebook prints and shows.
+OUTPUT_TYPES = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
+#: Bytes of a stream message's content beside its text.
+FRAME = len('{"name": "stdout", "text": ""}')
+#: ipykernel and others number their messages: `<session>_<process id>_<number>`.
+NUMBERED = re.compile(r"(.+_)(\d+)\Z")
+
+
+class ConnectionLost(Exception):
+    """The run has given up this kernel, or the kernel has ended; how, if it is known here."""
+
+
+class Losses:
+    """Notices gaps in the numbers that a kernel gives its messages.
+
+    Numbers are spent on replies to others and, by IPython's display hook, on values that show
+    themselves, without a message that we see. So one gap a cell, and one for each request of somebody else,
+    is normal; losses at a high-water mark come by the hundred.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._others: set[str] = set()
+        self._allowed = 0
+
+    def saw(self, message_id: str) -> None:
+        """Note a message of the kernel."""
+        match = NUMBERED.match(message_id)
+        if match is None:
+            return
+        series, number = match.group(1), int(match.group(2))
+        self._first.setdefault(series, number)
+        self._first[series] = min(self._first[series], number)
+        self._last[series] = max(self._last.get(series, number), number)
+        self._seen[series] = self._seen.get(series, 0) + 1
+
+    def saw_other(self, parent_id: str) -> None:
+        """Note that the kernel answers somebody else's request."""
+        if len(self._others) < 10_000:
+            self._others.add(parent_id)
+
+    def ended_cell(self) -> None:
+        """Note that a cell has ended, which may have spent a number on nothing."""
+        self._allowed += 1
+
+    @property
+    def any(self) -> bool:
+        """Whether more is missing than can be explained."""
+        missing = sum(self._last[name] - self._first[name] + 1 - self._seen[name] for name in self._seen)
+        return missing > self._allowed + len(self._others)
+
+
+class Link:
+    """What the two channels of one connection share."""
+
+    def __init__(self, max_bytes: int) -> None:
+        #: No message larger than this can be kept.
+        self.max_bytes = max_bytes
+        #: Set while outputs are to be dropped unread: the run has as much as it may keep.
+        self.is_full = False
+        #: Whether any output was dropped or lost.
+        self.has_lost_output = False
+        #: What the user should know of the connection, beside that.
+        self.warnings: list[str] = []
+        #: User expressions that ride on the next execute request.
+        self.expressions: dict[str, str] = {}
+        #: Whether the connection broke, which is a loss unless the kernel had ended.
+        self.was_cut = False
+        self.losses = Losses()
+        #: Requests that have ended, and what their sender calls them.
+        self.finished: dict[str, int] = {}
+        #: Outputs that came after the end of the request that they belong to.
+        self.late: deque[tuple[int, dict[str, Any]]] = deque()
+        #: Whether the kernel has begun with the request.
+        self.has_begun = False
+        #: When something of this request was last sent or heard, by `time.monotonic`.
+        self.heard = time.monotonic()
+        #: The request whose reply and outputs are being read.
+        self.request: str | None = None
+        self.reply: dict[str, Any] | None = None
+        self.failure: ConnectionLost | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._woken: set[asyncio.Future[Any]] = set()
+
+    def begin(self, request: str) -> None:
+        """Expect the reply to this request, and its outputs."""
+        self.request = request
+        self.reply = None
+        self.has_begun = False
+        self.heard = time.monotonic()
+
+    def end(self, name: int) -> None:
+        """Note that the request has ended; what still comes of it is kept as late, under this name."""
+        if self.request is not None:
+            self.finished[self.request] = name
+
+    def fail(self, failure: ConnectionLost) -> None:
+        """Wake whoever waits for a message that will not come."""
+        self.failure = failure
+        self._woken |= self._waiting
+        for future in self._woken:
+            future.cancel()
+
+    def warn(self, warning: str) -> None:
+        """Have the user told, once."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    async def wait_for(self, awaitable: Awaitable[Any]) -> bool:
+        """Wait for something that is true or not; False at once when the connection fails."""
+        future = asyncio.ensure_future(awaitable)
+        self._waiting.add(future)
+        try:
+            return bool(await future)
+        except asyncio.CancelledError:
+            if future not in self._woken:
+                future.cancel()
+                raise
+            # `fail` cancelled the future, not somebody this task.
+            return False
+        finally:
+            self._waiting.discard(future)
+            self._woken.discard(future)
+
+
+class Arrival(Protocol):
+    """A message that has arrived, parsed no further than is needed to tell whether it is wanted."""
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Its header."""
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the request that it belongs to."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of content and buffers, as near as can be told."""
+
+    def content(self) -> dict[str, Any]:
+        """Parse its content. Raises ValueError if the message is forged."""
+
+    def message(self) -> dict[str, Any]:
+        """Parse all of it."""
+
+
+class Inbox:
+    """Outputs of the run's requests: dropped where they are too much, joined where they are many."""
+
+    def __init__(self, link: Link, capacity: float = math.inf) -> None:
+        """`capacity`: bytes of outputs that may wait to be taken; those that come then are lost."""
+        self._link = link
+        self._capacity = capacity
+        self._waiting = 0
+        self._ready: deque[dict[str, Any]] = deque()
+        #: A request that changes nothing, sent to see whether what was sent before it has arrived.
+        self._ping: str | None = None
+        self._reported = False
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def take(self) -> dict[str, Any]:
+        """Take the first."""
+        message = self._ready.popleft()
+        self._waiting -= message["size"]
+        return message
+
+    def end(self) -> None:
+        """Keep as late what came together with the end of the request."""
+        for message in self._ready:
+            name = self._link.finished.get(message["parent_header"].get("msg_id"))
+            if name is not None and message["msg_type"] in OUTPUT_TYPES:
+                self._link.late.append((name, message))
+        self._ready.clear()
+        self._waiting = 0
+
+    def forget_ping(self) -> None:
+        """Wait for no answer to a ping."""
+        self._ping, self._reported = None, False
+
+    def expect_ping(self, request: str) -> None:
+        """Take the answer to this request for the end of the run's, if that has not come by then."""
+        self._ping = request
+
+    def sort_in(self, arrival: Arrival) -> bool:
+        """Keep a message, join it to the one before, or drop it; False if there was no room for it."""
+        link = self._link
+        link.losses.saw(arrival.header["msg_id"])
+        kind, parent = arrival.header["msg_type"], arrival.parent
+        is_ours = parent == link.request
+        if parent is None or (not is_ours and parent not in link.finished):
+            if kind == "status":
+                self._note_other(parent)
+            return True
+        if kind in OUTPUT_TYPES and not self._has_room(arrival.size):
+            link.has_lost_output = True
+            return False
+        if not is_ours:
+            if kind in OUTPUT_TYPES:
+                link.late.append((link.finished[parent], _whole(arrival)))
+            return True
+        link.heard = time.monotonic()
+        link.has_begun = True
+        self._waiting += arrival.size
+        if kind == "stream":
+            self._join(arrival)
+        else:
+            self._ready.append(_whole(arrival))
+        return True
+
+    def _has_room(self, size: int) -> bool:
+        link = self._link
+        return not link.is_full and size <= link.max_bytes and self._waiting + size <= self._capacity
+
+    def _join(self, arrival: Arrival) -> None:
+        """Keep a stream message, joined to the one before where that is of the same stream."""
+        content = arrival.content()
+        if not isinstance(content.get("name"), str) or not isinstance(content.get("text"), str):
+            self._link.has_lost_output = True
+            self._waiting -= arrival.size
+            return
+        last = self._ready[-1] if self._ready else None
+        if last is not None and last["msg_type"] == "stream" and last["content"]["name"] == content["name"]:
+            last["texts"].append(content["text"])
+            last["size"] += arrival.size
+            return
+        message = _bare(arrival.header, arrival.parent, {"name": content["name"], "text": ""}, arrival.size)
+        self._ready.append({**message, "texts": [content["text"]]})
+
+    def _note_other(self, parent: str | None) -> None:
+        if parent is None:
+            return
+        if parent == self._ping:
+            # Whatever came before this was sent has arrived, or never will.
+            self._ping = None
+            if not self._reported:
+                self._reported = True
+                self._link.has_lost_output = True
+                # It stands in for the message, lost on its way, that says the kernel is idle again.
+                header = {"msg_id": "", "msg_type": "status"}
+                self._ready.append(_bare(header, self._link.request, {"execution_state": "idle"}, 0))
+            return
+        self._link.losses.saw_other(parent)
+
+
+def _bare(header: dict[str, Any], parent: str | None, content: dict[str, Any], size: int) -> dict[str, Any]:
+    return {
+        "header": header,
+        "parent_header": {"msg_id": parent},
+        "msg_id": header["msg_id"],
+        "msg_type": header["msg_type"],
+        "metadata": {},
+        "content": content,
+        "buffers": [],
+        "size": size,
+    }
+
+
+def _whole(arrival: Arrival) -> dict[str, Any]:
+    message = arrival.message()
+    message["size"] = arrival.size
+    if message["msg_type"] == "stream":
+        message["texts"] = [str(message["content"].get("text", ""))]
+    return message

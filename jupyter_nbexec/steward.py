@@ -1,0 +1,130 @@
+"""What runs inside an IPython kernel that a run owns, from its first moment to its last.
+
+`result.opening` sends this file's source behind that of `in_kernel.py`, into the same namespace, which is
+kept on the kernel object, not in the notebook's. It imports nothing of ours, and works on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import threading
+import time
+from typing import Any, Dict  # noqa: UP035  # Python 3.8
+
+#: Where the kernel object keeps the namespace.
+PLACE = "jupyter_nbexec"
+#: Seconds after which what is printed is sent: who follows a run waits for it. ipykernel's own are 0.2.
+PROMPTNESS = 0.05
+#: Seconds that what child processes and C code have printed may take through the pipe, and a step of it.
+PATIENCE, TURN = 0.05, 0.0005
+#: Seconds after which such text is sent if more may come; the kernel stops 0.1 s after it was asked to.
+LAST_CALL = 0.08
+
+Shell = Any
+
+
+def begin(shell: Shell, namespace: Dict[str, Any]) -> None:  # noqa: UP006
+    """Make outputs prompt, and remember what there is before the notebook makes more of it."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "flush_interval")]
+    for stream in streams:
+        stream.flush_interval = PROMPTNESS
+    namespace["streams"] = streams
+    namespace["threads"] = set(threading.enumerate())
+    namespace["tasks"] = _tasks(shell)
+    namespace["files"] = _open_files()
+    shell.kernel.__dict__[PLACE] = namespace
+
+
+def enter(shell: Shell, folder: str, session_name: str) -> None:
+    """Be as if the kernel had been started in this folder for this notebook; nothing was executed yet."""
+    os.chdir(folder)
+    shell.starting_dir = folder
+    shell.user_ns["_dh"][:] = [folder]
+    os.environ["JPY_SESSION_NAME"] = session_name
+    if session_name:
+        shell.user_ns["__session__"] = session_name
+
+
+def check(digests: Dict[str, str]) -> None:  # noqa: UP006
+    """Raise unless these environment variables have values with these digests."""
+    for name, digest in digests.items():
+        if hashlib.sha256(os.environ[name].encode()).hexdigest() != digest:
+            raise ValueError(name)
+
+
+def leave(shell: Shell) -> str:
+    """End the kernel soon, as `exit()` does; tell whether all that the notebook puts out is on its way."""
+    known = shell.kernel.__dict__[PLACE]
+    try:
+        is_settled = _is_settled(shell, known)
+    except Exception:  # what cannot be looked at may have more to say
+        is_settled = False
+    if not is_settled:
+        for stream in known["streams"]:
+            shell.kernel.io_loop.call_later(LAST_CALL, stream.flush)
+    shell.exit_now = True
+    return "settled" if is_settled else "leaving"
+
+
+def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
+    """Whether nothing is left that could print, and what has been printed has been read."""
+    if not set(threading.enumerate()) <= known["threads"] or not _tasks(shell) <= known["tasks"]:
+        return False
+    # What has been written to a file may be in a buffer that is flushed when the kernel ends.
+    if not _open_files() <= known["files"]:
+        return False
+    own = "/proc/self/task"
+    for thread in os.listdir(own):  # noqa: PTH208
+        with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
+            if file.read():
+                return False
+    return all(_has_been_read(stream) for stream in known["streams"])
+
+
+def _open_files() -> Any:
+    """Files that are open for writing, by descriptor and name (Linux)."""
+    found = set()
+    folder = "/proc/self/fd"
+    for descriptor in os.listdir(folder):  # noqa: PTH208
+        try:
+            name = os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115
+            if name.startswith("/") and not name.startswith("/dev/"):
+                with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:  # noqa: PTH123
+                    flags = next(line for line in file if line.startswith("flags:"))
+                if int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    found.add((descriptor, name))
+        except OSError:
+            continue  # the one that listed them
+    return found
+
+
+def _tasks(shell: Shell) -> Any:
+    """Tasks of the kernel's loop that are not its own, which it has one of for each message."""
+    tasks = asyncio.all_tasks(shell.kernel.io_loop.asyncio_loop)
+    return {task for task in tasks if "ipykernel" not in _file_of(task).replace(os.sep, "/").split("/")}
+
+
+def _file_of(task: Any) -> str:
+    """Where the coroutine of a task is defined, if that can be told."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code.co_filename if code is not None else ""
+
+
+def _has_been_read(stream: Any) -> bool:
+    """Whether a stream's pipe is empty, and the thread that reads it has had time for what it took."""
+    pipe = getattr(stream, "_fid", None)
+    if pipe is None:
+        return True
+    import fcntl
+    import termios
+
+    deadline = time.monotonic() + PATIENCE
+    while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(TURN)
+    time.sleep(TURN)
+    return True

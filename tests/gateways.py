@@ -1,0 +1,94 @@
+"""A real Kernel Gateway on loopback, in websocket mode, behind a token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+#: Seconds a gateway may take to come up.
+DEADLINE = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """A running gateway."""
+
+    url: str
+    token: str
+    pid: int
+    log: Path
+
+    def get(self, path: str, method: str = "GET") -> httpx.Response:
+        """Ask it."""
+        headers = {"Authorization": f"token {self.token}"}
+        return httpx.request(method, f"{self.url}{path}", headers=headers, trust_env=False, timeout=DEADLINE)
+
+    @property
+    def kernels(self) -> list[str]:
+        """Ids of its kernels."""
+        return [str(model["id"]) for model in self.get("/api/kernels").json()]
+
+
+def free_port() -> int:
+    """Find a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    folder: Path, *options: str, port: int | None = None, token: str | None = None
+) -> Iterator[Gateway]:
+    """Run a gateway in a folder, which is where its kernels are."""
+    port, token = port or free_port(), token or secrets.token_hex(16)
+    folder.mkdir(exist_ok=True)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "KG_"))},
+        "KG_AUTH_TOKEN": token,
+        "KG_LIST_KERNELS": "True",
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        # Not what the package `coverage`, or pytest, has put there.
+        "PYTHONWARNINGS": "ignore",
+    }
+    # What runs give to kernels that are started here.
+    profile = folder / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c.HistoryManager.hist_file = ':memory:'\n")
+    command = [sys.executable, "-m", "kernel_gateway", "--KernelGatewayApp.ip=127.0.0.1"]
+    command += [f"--KernelGatewayApp.port={port}", "--KernelGatewayApp.port_retries=0", *options]
+    log = folder / "gateway.log"
+    with log.open("a") as file:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
+    gateway = Gateway(url=f"http://127.0.0.1:{port}", token=token, pid=process.pid, log=log)
+    try:
+        _wait_for(gateway, process)
+        yield gateway
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=DEADLINE)
+
+
+def _wait_for(gateway: Gateway, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if gateway.get("/api").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError("the gateway does not come up:\n" + gateway.log.read_text())
