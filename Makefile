@@ -19,7 +19,7 @@ SOURCES := pyproject.toml jupyter_nbexec/_version.py $(wildcard jupyter-config/*
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-oldest soak bench dist clean
+.PHONY: help demo test test-sources test-ui lint test-oldest soak bench dist clean
 
 help:  ## Show this
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,13 @@ lint: $(VENV)/.installed-test  ## Check style and types
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m mypy
+
+test-sources: $(VENV)/.installed-test  ## Run notebooks and bad requests on every source of kernels
+	NBEXEC_SOURCES=all $(IN_VENV) -m pytest -m "sources or long" $(PYTEST_ARGS)
+
+test-ui: $(VENV)/.installed-test  ## Try the front end in a browser, and check its code
+	NBEXEC_TEST_UI=1 $(IN_VENV) scripts/install_test_tools.py
+	NBEXEC_TEST_UI=1 $(IN_VENV) -m pytest tests/ui $(PYTEST_ARGS)
 
 test-oldest: $(VENV)/.installed-test  ## Run the tests on the oldest versions that pyproject.toml allows
 	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
@@ -57,7 +64,7 @@ dist: $(VENV)/.installed-test  ## Build the sdist and the wheel
 	$(IN_VENV) -m build
 
 clean:  ## Remove what all of these have made
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-peer build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-peer build dist ui/lib ui/node_modules jupyter_nbexec/labextension .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(IN_VENV):
@@ -69,7 +76,8 @@ $(VENV)/.installed-demo: $(IN_VENV) $(SOURCES)
 	$(INSTALL) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.installed-test: $(IN_VENV) $(SOURCES) scripts/install_test_tools.py
+$(VENV)/.installed-test: $(IN_VENV) $(SOURCES) scripts/install_test_tools.py scripts/build_backend.py
 	$(INSTALL) --editable '.[test,demo]'
 	$(IN_VENV) scripts/install_test_tools.py
+	$(IN_VENV) scripts/build_backend.py
 	@touch $@ $(VENV)/.installed-demo

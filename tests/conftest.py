@@ -23,7 +23,8 @@ DEADLINE = 60.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Describe the mark of modules that run on every source of kernels."""
+    """Describe the marks of tests that run on every source of kernels, or seldom."""
+    config.addinivalue_line("markers", "long: only with `make test-sources`")
     config.addinivalue_line("markers", "sources: run with every source of kernels (tests/sources.py)")
 
 
@@ -35,7 +36,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not for a source."""
-    left_out = [item for item in items if _is_left_out(item)]
+    is_short = sources.NAMES != sources.ALL
+    left_out = [
+        item for item in items if _is_left_out(item) or (is_short and item.get_closest_marker("long"))
+    ]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tests.gateways import Gateway
 
 #: In the order in which tests run.
-NAMES = ["cold", "warm", "forked", "remote"]
+ALL = ["cold", "warm", "forked", "remote"]
+#: All of them take half an hour: `make test-sources`.
+NAMES = ALL if os.environ.get("NBEXEC_SOURCES") == "all" else ["cold"]
 #: Environment variables that tests send to kernels, and a gateway has to be told of.
 ENVIRONMENT = "PASSWORD,OTHER,PYTHONWARNINGS,NBEXECUTE_TEST_PARALLEL_TMPDIR"
 #: Run everything on every source, also what has nothing to do with where the kernel is.

@@ -69,7 +69,7 @@ def test_sources(tmp_path: Path) -> None:
 
 def test_isolation() -> None:
     """Runs on one server do not meet, and leave nothing; not even when it is killed."""
-    run("isolation.py", "--mode", "cold", "--runs", "12")
+    run("isolation.py", "--mode", "forked", "--short")
 
 
 @pytest.mark.parametrize("module", ["figures"], indirect=True)

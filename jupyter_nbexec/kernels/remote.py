@@ -169,6 +169,8 @@ class _Connection(WebSocketClientConnection):
     """A websocket that tells of pongs, and that can be given up before it is one."""
 
     heard: asyncio.Event | None = None
+    #: The subprotocol; tornado's own attribute cannot be read once the connection has broken.
+    agreed: str | None = None
 
     def on_pong(self, data: bytes) -> None:  # noqa: ARG002
         """Tell who waits for it."""
@@ -206,12 +208,12 @@ class Wire:
 
     def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send a message, or keep it for the next connection."""
-        if self._connection is None:
+        if self._connection is None or self._connection.protocol is None:  # it has just broken
             self._outbox.append((channel, message))
             return
         pack = self._client.session.pack
         data: str | bytes
-        if self._connection.selected_subprotocol == SUBPROTOCOL:
+        if self._connection.agreed == SUBPROTOCOL:
             data = serialize_msg_to_ws_v1(message, channel, pack)
         else:
             data = json.dumps({**message, "channel": channel, "buffers": []}, default=json_default)
@@ -302,6 +304,8 @@ class Wire:
             raise _refusal(error.code) from None
         except (OSError, StreamClosedError, WebSocketError):
             raise _Unreachable from None
+        if connection.protocol is not None:
+            connection.agreed = connection.selected_subprotocol
         return connection
 
     async def _read(self) -> None:
@@ -313,7 +317,7 @@ class Wire:
                 _close(connection)
                 return
             try:
-                channel, arrival = _decode(data, connection.selected_subprotocol)
+                channel, arrival = _decode(data, connection.agreed)
                 self._client.take(channel, arrival)
             except (AttributeError, KeyError, IndexError, TypeError, ValueError):
                 self._link.has_lost_output = True

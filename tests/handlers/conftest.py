@@ -128,6 +128,8 @@ class Server:
         self.token = str(app.identity_provider.token)
         self.base_url = app.base_url
         self.auth = fetch_headers
+        #: How many kernels were started before the test began.
+        self.ahead = 0
         #: Ids of kernels that the test started itself.
         self.lent: set[str] = set()
         self._client = client
@@ -144,8 +146,8 @@ class Server:
 
     @property
     def started(self) -> list[str]:
-        """Ids of all kernels that were started."""
-        return list(self.app.kernel_manager.__dict__.get("started", []))
+        """Ids of all kernels that were started, but those that were ready before the test began."""
+        return list(self.app.kernel_manager.__dict__.get("started", []))[self.ahead :]
 
     @property
     def kernels(self) -> list[str]:
@@ -359,6 +361,7 @@ def server(
     server = Server(jp_serverapp, jp_root_dir, http_server_client, port, jp_auth_header, kernel_source)
     extension = server.extension
     jp_asyncio_loop.run_until_complete(kernel_source.make_ready(extension._starter, extension._fresh))
+    server.ahead = len(server.started)
     yield server
 
     def is_quiet() -> bool:
