@@ -215,7 +215,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
     async def _give_up(self, failure: ConnectionLost) -> None:
         """Raise, if it is this channel that the run waits for; else leave it to the other to raise."""
         if self.link.reply is None and self.link.request is not None:
-            await asyncio.Event().wait()  # until cancelled
+            await asyncio.sleep(2 * SILENCE)  # or until cancelled, where somebody waits for a reply too
         raise failure
 
     def _take_batch(self) -> bool:

@@ -447,7 +447,7 @@ class IOPubChannel(_Channel):
         link = self._client.link
         if link.reply is None and link.request is not None:
             self._client.shell_channel.ring()
-            await asyncio.Event().wait()  # until cancelled
+            await asyncio.sleep(2 * LAST_WORDS)  # or until cancelled, where somebody waits for a reply too
         raise failure
 
 
@@ -466,6 +466,8 @@ class RemoteClient(AsyncKernelClient):
         self.link = link
         self.shell_channel = ShellChannel(self)
         self.iopub_channel = IOPubChannel(self)
+        #: The last execute request.
+        self._executed: str | None = None
         #: Who answers, by the session that the kernel names in its messages.
         self._kernel: str | None = None
         #: The request after a connection was made again, which is answered after those before it.
@@ -483,6 +485,7 @@ class RemoteClient(AsyncKernelClient):
         """Send an execute request, and expect its reply and outputs next; its message id."""
         expressions, self.link.expressions = self.link.expressions, {}
         request: str = super().execute(*args, **{"user_expressions": expressions, **kwargs})
+        self._executed = request
         self.link.begin(request)
         return request
 
@@ -531,12 +534,17 @@ class RemoteClient(AsyncKernelClient):
         message = arrival.message()
         if arrival.parent == self.link.request:
             self.link.reply = message
-        elif arrival.parent == self._probe and self.link.reply is None and self.link.request is not None:
+        elif arrival.parent == self._probe and self._waits_for_cell():
             self.link.fail(
                 ConnectionLost("the connection to the gateway broke, and the kernel's reply is lost")
             )
         self.shell_channel.replies.append(message)
         self.shell_channel.ring()
+
+    def _waits_for_cell(self) -> bool:
+        """Whether a reply is missing that cannot be asked for again."""
+        link = self.link
+        return link.reply is None and link.request is not None and link.request == self._executed
 
     def _recognize(self, kernel: str) -> None:
         """Notice that another kernel answers than before."""

