@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
 
@@ -33,7 +33,7 @@ class Captured:
     found: bool = False
     value: models.JsonValue = None
     truncated: bool = False  #: there is a JSON form, but it is larger than wanted
-    size: int = 0  #: of the JSON form, in characters
+    size: int = field(default=0, compare=False)  #: of the JSON form, in characters
 
 
 @functools.cache
