@@ -255,7 +255,8 @@ async def test_readers_that_vanish_leave_nothing(followed: Followed) -> None:
     for reader in readers:
         reader.vanish()
 
-    assert at_most >= before + READERS
-    assert await until(lambda: followed.descriptors() <= before), followed.descriptors() - before
+    # Some of those that were there before belonged to the start of the kernel, and may have gone meanwhile.
+    left = min(before, at_most - READERS)
+    assert await until(lambda: followed.descriptors() <= left), followed.descriptors() - left
     (followed.server.root / "vanish" / "enough").touch()
     assert (await staying.rest())[-1].splitlines()[1] == b"event: end"
