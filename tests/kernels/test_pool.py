@@ -324,6 +324,7 @@ async def test_a_warm_kernel_that_dies(warm: pool.FreshSource, kernel_manager: A
 
 async def test_nothing_is_left(kernel_manager: Any, opener: opening.Opener) -> None:
     """When the source has stopped, its kernels are gone, those that were being started as well."""
+    before = set(psutil.Process().children(recursive=True))
     starter = managed.Starter(kernel_manager, scrubbed_env=[], niceness=0)
     source = pool.FreshSource(starter, opener=opener, sizes={"python3": 3}, at_once=1)
     await source.start()
@@ -331,4 +332,4 @@ async def test_nothing_is_left(kernel_manager: Any, opener: opening.Opener) -> N
     await source.stop()
 
     assert kernel_manager.list_kernel_ids() == []
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
