@@ -25,7 +25,7 @@ from tests.gateways import Gateway
 from tests.machinery import Engine
 from tests.sources import ENVIRONMENT, Remote
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
 class Proxy:
