@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 T = TypeVar("T")
 P = ParamSpec("P")
 
-#: Bytes that are worked on faster than a thread is woken.
-SMALL = 32 * 1024
+#: Bytes that are worked on faster than a thread is woken; and the size of what nobody has measured.
+SMALL, UNKNOWN_SIZE = 32 * 1024, 1 << 62
 
 #: Seconds of work after which a background thread lets the server's loop go first, and for how long at most.
 TURN, PATIENCE = 0.001, 0.1

@@ -453,7 +453,7 @@ async def open_kernel(
         if opened.language == "python" and is_owned:
             opened.has_steward = await evaluate(opened, result.opening())
         if is_owned and "place" in info:
-            await _settle(opened, info)
+            await _put_in_place(opened, info)
     except TimeoutError as error:
         opened.close()
         raise StartTimeoutError from error
@@ -463,7 +463,7 @@ async def open_kernel(
     return opened
 
 
-async def _settle(opened: Opened, info: Mapping[str, Any]) -> None:
+async def _put_in_place(opened: Opened, info: Mapping[str, Any]) -> None:
     """See that a kernel on another machine is where it should be, and has what it was given.
 
     Raises ConnectionLost if it has not.

@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from jupyter_nbexec import broadcast, documents, execute, models, planning, watch
-
-#: Of what nobody has measured: not small.
-UNKNOWN_SIZE = 1 << 62
+from jupyter_nbexec import background, broadcast, documents, execute, models, planning, watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +19,7 @@ class View:
     record: models.RunRecord
     notebook: dict[str, Any] | None = None
     origins: documents.Origins = ()
-    size: int = UNKNOWN_SIZE  #: of all that, in bytes; roughly
+    size: int = background.UNKNOWN_SIZE  #: of all that, in bytes; roughly
 
 
 @dataclass(eq=False, kw_only=True)

@@ -22,8 +22,6 @@ from jupyter_nbexec import background, errors
 
 #: Contents managers whose notebooks are plain JSON files.
 FILE_MANAGERS = (AsyncLargeFileManager, LargeFileManager, AsyncFileContentsManager, FileContentsManager)
-#: Of a notebook that nobody has measured: not small.
-UNKNOWN_SIZE = 1 << 62
 #: Cells a notebook may have.
 MAX_CELLS = 10_000
 CELL_TYPES = frozenset({"code", "markdown", "raw"})
@@ -38,7 +36,7 @@ class Notebook:
     #: The id that each cell has in the stored notebook; None where the stored format has none.
     cell_ids: list[str | None]
     last_modified: str | None = None  #: ISO 8601, UTC
-    size: int = UNKNOWN_SIZE  #: in characters, as JSON
+    size: int = background.UNKNOWN_SIZE  #: in characters, as JSON
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -176,7 +174,7 @@ def parse(text: str, *, path: str | None = None, modified: str | None = None) ->
 
 
 def check(
-    fields: Any, *, path: str | None = None, modified: str | None = None, size: int = UNKNOWN_SIZE
+    fields: Any, *, path: str | None = None, modified: str | None = None, size: int = background.UNKNOWN_SIZE
 ) -> Notebook:
     """Check a notebook's JSON and bring it to nbformat 4.5. Raises InvalidNotebook."""
     warnings: list[str] = []

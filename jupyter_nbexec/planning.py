@@ -22,7 +22,7 @@ class Plan:
     notebook: notebooks.Notebook
     kernel_name: str
     language: languages.Language | None
-    size: int = notebooks.UNKNOWN_SIZE  #: of notebook and request together, in bytes
+    size: int = background.UNKNOWN_SIZE  #: of notebook and request together, in bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,10 +85,13 @@ def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
 
 
 def _open_files() -> Any:
-    """Files that are open for writing, by descriptor and name (Linux)."""
+    """Files that are open for writing, by descriptor and name; none elsewhere than on Linux.
+
+    A kernel there is never settled: its threads cannot be listed either.
+    """
     found = set()
     folder = "/proc/self/fd"
-    for descriptor in os.listdir(folder):  # noqa: PTH208
+    for descriptor in os.listdir(folder) if os.path.isdir(folder) else ():  # noqa: PTH112, PTH208
         try:
             name = os.readlink(f"{folder}/{descriptor}")  # noqa: PTH115
             if name.startswith("/") and not name.startswith("/dev/"):

@@ -47,7 +47,7 @@ class AnswerMixin(base.NbexecHandler):
     async def answer(self, view: live.View, accept: negotiation.Accept | None = None) -> None:
         """Write a run in the shape that the client asked for; the status is set already."""
         accept = accept or self.accept()
-        size = view.size if accept.prefers_run() else live.UNKNOWN_SIZE
+        size = view.size if accept.prefers_run() else background.UNKNOWN_SIZE
         shape, body, media_type = await background.offload(size, encode, view, accept, service=self.service)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept")
