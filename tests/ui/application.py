@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 import nbformat
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, ViewportSize, expect
 
 #: Milliseconds that the page may take; the machine may have other things to do.
-PATIENCE = int(os.environ.get("NBEXEC_PATIENCE", "60")) * 1000
+PATIENCE = int(os.environ.get("NBEXEC_PATIENCE", "120")) * 1000
+
+#: Of JupyterLab's window.
+SIZE: Final[ViewportSize] = {"width": 1440, "height": 900}
 
 expect.set_options(timeout=PATIENCE)
 
@@ -36,6 +39,12 @@ class Server:
         headers = {"Authorization": f"token {self.token}", **kwargs.pop("headers", {})}
         answer = httpx.request(method, f"{self.url}{path}", headers=headers, timeout=60, **kwargs)
         return answer.json() if answer.content else None
+
+    @functools.cached_property
+    def kernel(self) -> dict[str, Any]:
+        """A kernel for the notebooks that are open, none of which needs one of its own."""
+        made: dict[str, Any] = self.request("POST", "/api/kernels", json={"name": "python3"})
+        return made
 
     def kernels(self) -> set[str]:
         """The ids of the kernels that there are."""
@@ -115,8 +124,11 @@ class Panel:
         )
 
     def expect(self, state: str) -> None:
-        """Wait until the run is in this state."""
-        expect(self.badge).to_contain_text(state)
+        """Wait until the run is in this state; where it never is, say what the panel says instead."""
+        try:
+            expect(self.badge).to_contain_text(state)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.node.inner_text()}") from None
 
     def give(self, values: str) -> None:
         """Type values as JSON."""
@@ -134,17 +146,19 @@ class Lab:
         self.panel = Panel(page)
         self._errors: list[str] = []
         page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: self._errors.append(f"{error}\n{error.stack}"))
+        page.on("pageerror", self._on_error)
         page.on("console", self._on_console)
 
-    @classmethod
-    @contextlib.contextmanager
-    def opened(cls, page: Page, server: Server) -> Iterator[Lab]:
-        """Open JupyterLab, and let it go in the end."""
-        lab = cls(page, server)
-        page.goto(f"{server.url}/lab?token={server.token}&reset")
-        lab.wait_until_ready()
-        yield lab
+    def start(self) -> None:
+        """Open JupyterLab as if for the first time."""
+        self.page.set_viewport_size(SIZE)
+        self.page.goto(f"{self.server.url}/lab?token={self.server.token}&reset")
+        self.wait_until_ready()
+
+    def _on_error(self, error: Error) -> None:
+        # JupyterLab says so when a notebook is closed before its kernel has told all of itself.
+        if "Canceled future for" not in error.message:
+            self._errors.append(f"{error}\n{error.stack}")
 
     def _on_console(self, message: ConsoleMessage) -> None:
         # Others have errors of their own, and what a server refuses is one here, too.
@@ -168,9 +182,12 @@ class Lab:
         script = "([name, args]) => { void window.jupyterapp.commands.execute(name, args) }"
         self.page.evaluate(script, [name, args])
 
-    def open(self, path: str) -> None:
-        """Open a notebook, and wait until it can be seen."""
-        self.command("docmanager:open", path=path)
+    def open(self, path: str, *, shares_kernel: bool = True) -> None:
+        """Open a notebook, with the kernel that all may share, and wait until it can be seen."""
+        # A command that was not waited for might open it when it has been closed again.
+        script = "args => window.jupyterapp.commands.execute('docmanager:open', args).then(() => null)"
+        kernel = {"kernel": self.server.kernel} if shares_kernel else {}
+        self.page.evaluate(script, {"path": path, **kernel})
         self.page.wait_for_function(
             """path => {
                 const widget = window.jupyterapp.shell.currentWidget;
@@ -214,11 +231,15 @@ class Lab:
     def use_theme(self, name: str) -> None:
         """Change the theme of the page."""
         self.command("apputils:change-theme", theme=name)
-        self.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+        self.page.wait_for_function(
+            """name => document.body.dataset.jpThemeName === name
+                && !document.querySelector('#jupyterlab-splash')""",
+            arg=name,
+        )
 
     def copied(self) -> str:
         """What is in the clipboard."""
-        return str(self.page.evaluate("() => navigator.clipboard.readText()"))
+        return clipboard(self.page)
 
 
 class Notebook7:
@@ -233,9 +254,19 @@ class Notebook7:
     def serve(self, path: str) -> Panel:
         """Open a notebook, and its panel."""
         self.page.goto(f"{self.server.url}/notebooks/{quote(path)}?token={self.server.token}")
-        self.page.locator("[data-jp-item-name='nbexec-run'] jp-button").click()
-        expect(self.panel.run).to_be_enabled()
+        button = self.page.locator("[data-jp-item-name='nbexec-run'] jp-button")
+        button.click()
+        expect(self.panel.node.get_by_label("More", exact=True)).to_be_visible()
         return self.panel
+
+    def copied(self) -> str:
+        """What is in the clipboard."""
+        return clipboard(self.page)
+
+
+def clipboard(page: Page) -> str:
+    """What is in the clipboard."""
+    return str(page.evaluate("() => navigator.clipboard.readText()"))
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests import processes
 from tests.ui.application import Lab, Notebook7, Server
 
 ROOT = Path(__file__).parents[2]
@@ -24,12 +25,16 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 90.0
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension/tracker": {"kernelShutdown": True},
     "jupyter-nbexec/plugin": {"historySize": 500},
 }
 
-if os.environ.get("NBEXEC_TEST_UI") != "1":
-    collect_ignore_glob = ["test_*"]
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark these tests: what drives the browser keeps an event loop running beside all later tests."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("browser")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +50,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium, or another on the PATH. Without one, tests are skipped, except with CI=true."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        message = "no Chromium is installed"
+        message = "Chromium is not installed"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
     with sync_playwright() as playwright:
@@ -57,7 +62,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def server(front_end: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`jupyter lab`, a real process with the installed configuration."""
-    with serving("lab", tmp_path_factory.mktemp("lab"), "--LabApp.expose_app_in_browser=True") as server:
+    options = ["--LabApp.expose_app_in_browser=True", "--NbExec.fork_kernels=True"]
+    with serving("lab", tmp_path_factory.mktemp("lab"), *options) as server:
         yield server
 
 
@@ -99,12 +105,7 @@ def serving(application: str, folder: Path, *options: str) -> Iterator[Server]:
             url = wait_for(process, folder / "runtime", folder / "log")
             yield Server(url=url, token=token, root=root, folder=folder)
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            processes.end(process, folder / "log")
 
 
 def wait_for(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
@@ -122,13 +123,29 @@ def wait_for(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
     pytest.fail(f"The server did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-4000:]}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_of_lab(server: Server, browser: Browser) -> Iterator[Lab]:
-    """JupyterLab in a browser, for all tests of a file."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    with Lab.opened(context.new_page(), server) as lab:
+    """JupyterLab in a browser, for all tests."""
+    with opened(server, browser) as lab:
         yield lab
+
+
+@pytest.fixture
+def lab_to_reload(server: Server, browser: Browser) -> Iterator[Lab]:
+    """JupyterLab for one test: what was open is opened again after a reload, at some time."""
+    with opened(server, browser) as lab:
+        yield lab
+        assert lab.take_errors() == []
+
+
+@contextlib.contextmanager
+def opened(server: Server, browser: Browser) -> Iterator[Lab]:
+    """Open JupyterLab in a window of its own."""
+    context = browser.new_context()
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    lab = Lab(context.new_page(), server)
+    lab.start()
+    yield lab
     context.close()
 
 
@@ -136,15 +153,21 @@ def page_of_lab(server: Server, browser: Browser) -> Iterator[Lab]:
 def lab(page_of_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """JupyterLab with nothing open in it."""
     yield page_of_lab
-    keep_picture(page_of_lab.page, request)
-    page_of_lab.close_all()
-    assert page_of_lab.take_errors() == []
+    if request.node.stash.get(FAILED, False):
+        keep_picture(page_of_lab.page, request.node.name)
+        # Whatever it has left, the next test begins with a page of its own.
+        page_of_lab.start()
+        page_of_lab.take_errors()
+    else:
+        page_of_lab.close_all()
+        assert page_of_lab.take_errors() == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def notebook7(server_of_notebook7: Server, browser: Browser) -> Iterator[Notebook7]:
     """Notebook 7 in a browser."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
     yield Notebook7(context.new_page(), server_of_notebook7)
     context.close()
 
@@ -153,18 +176,24 @@ def notebook7(server_of_notebook7: Server, browser: Browser) -> Iterator[Noteboo
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember whether a test has failed."""
+    """Remember whether a test has failed, and show what its servers have said last."""
     report = yield
     if report.when == "call":
         item.stash[FAILED] = report.failed
+    if report.failed:
+        for name, value in item.funcargs.items():  # type: ignore[attr-defined]
+            server = value if isinstance(value, Server) else getattr(value, "server", None)
+            if isinstance(server, Server):
+                log = (server.folder / "log").read_text(encoding="utf-8", errors="replace")
+                report.sections.append((f"log of the server of {name}", log[-4000:]))
     return report
 
 
 FAILED = pytest.StashKey[bool]()
 
 
-def keep_picture(page: object, request: pytest.FixtureRequest) -> None:
+def keep_picture(page: Page, name: str) -> None:
     """Take a picture of what a failed test has seen, for whoever looks for the reason."""
     folder = os.environ.get("NBEXEC_PICTURES")
-    if folder and request.node.stash.get(FAILED, False):
-        page.screenshot(path=f"{folder}/{request.node.name}.png")  # type: ignore[attr-defined]
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png")

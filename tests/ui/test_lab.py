@@ -6,10 +6,11 @@ import json
 import os
 import re
 import subprocess
+from urllib.parse import quote
 
 from playwright.sync_api import expect
 
-from tests.ui.application import Lab, Server, eventually
+from tests.ui.application import SIZE, Lab, Server, eventually
 
 SLOW: list[str | tuple[str, str]] = [
     ("import time\nseconds: float = 60.0  # how long it takes", "parameters"),
@@ -50,6 +51,7 @@ def test_the_copied_curl_command_gives_the_same_result(lab: Lab) -> None:
     """The text that is copied, executed as it is in a shell that has the token, gives the panel's result."""
     panel = lab.serve("sum.ipynb")
     panel.field("a").fill("20")
+    panel.node.get_by_role("tab", name="curl").click()
     expect(panel.code).to_contain_text('{"a":20}')
     panel.node.get_by_role("button", name="Copy", exact=True).click()
     expect(panel.node.get_by_role("button", name="Copied")).to_be_visible()
@@ -89,6 +91,7 @@ def test_the_link_of_an_error_goes_to_its_cell(lab: Lab) -> None:
     panel.expect("error")
     expect(panel.node.get_by_text("Cell 26 failed: KeyError")).to_be_visible()
     expect(panel.outputs).to_contain_text("Traceback")
+    expect(panel.node.get_by_text("5 cells were not run.")).to_be_visible()
 
     panel.node.get_by_role("button", name="Go to cell").click()
 
@@ -147,8 +150,9 @@ def test_unsaved_changes_are_saved_first(lab: Lab) -> None:
     expect(panel.field("y")).to_have_value("4")
 
 
-def test_a_reload_in_mid_run_re_attaches(lab: Lab) -> None:
+def test_a_reload_in_mid_run_re_attaches(lab_to_reload: Lab) -> None:
     """A page that is loaded again finds the run, with what it has put out, and follows it to its end."""
+    lab = lab_to_reload
     wait = "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.1)"
     panel = lab.serve(lab.server.write("reloaded.ipynb", ["print('begin', flush=True)", wait, "'gone on'"]))
     panel.run.click()
@@ -177,6 +181,8 @@ def test_all_of_it_by_keyboard(lab: Lab) -> None:
     lab.page.keyboard.type("40")
     lab.page.keyboard.press("Tab")
     expect(lab.panel.field("b")).to_be_focused()
+    lab.page.keyboard.press("Control+A")
+    lab.page.keyboard.type("2")
     lab.page.keyboard.press("Control+Enter")
     lab.panel.expect("ok")
     expect(lab.panel.value).to_contain_text("42")
@@ -217,6 +223,10 @@ def test_a_run_out_of_sight_is_notified(lab: Lab) -> None:
     expect(toast).to_contain_text("Running hidden.ipynb")
 
     lab.command("running:show-panel")
+    section = lab.page.locator(".jp-RunningSessions .jp-AccordionPanel-title", has_text="Notebook services")
+    # JupyterLab 4.2 shows its sections closed.
+    if section.get_attribute("aria-expanded") == "false":
+        section.click()
     item = lab.page.locator(".jp-RunningSessions-item", has_text="hidden.ipynb").filter(has_text="/4")
     expect(item).to_be_visible()
     item.hover()
@@ -243,7 +253,7 @@ def test_a_cell_becomes_the_parameters_cell(lab: Lab) -> None:
 
 def test_a_notebook_in_another_language_takes_values_by_name(lab: Lab, server: Server) -> None:
     """Where parameters are not known, values are given by name; a kernel that is missing can be replaced."""
-    lab.open(server.write("other.ipynb", ["print(1)"], kernel="none-such"))
+    lab.open(server.write("other.ipynb", ["print(1)"], kernel="none-such"), shares_kernel=False)
     lab.page.locator("dialog").get_by_role("button", name="No Kernel", exact=True).click()
     panel = lab.press()
     expect(panel.run).to_be_disabled()
@@ -269,3 +279,63 @@ def test_a_notebook_that_is_not_open_is_served(lab: Lab) -> None:
     panel.run.click()
     panel.expect("ok")
     expect(panel.value).to_contain_text("3")
+
+
+def test_what_a_notebook_says_is_never_code_of_the_page(lab: Lab) -> None:
+    """Names, comments and values are text; outputs of a run that was started elsewhere have no scripts."""
+    attack = "<img src=x onerror='window.attacked = true'>"
+    script = "from IPython.display import HTML\nHTML('<b>bold</b><script>window.attacked = true</script>')"
+    path = lab.server.write(
+        f"{attack}.ipynb", [(f"value: str = {attack!r}  # {attack}", "parameters"), script, "value"]
+    )
+    lab.server.request("POST", f"/api/nbexec/{quote(path)}", json={"parameters": {"value": attack * 2}})
+    panel = lab.serve(path)
+    expect(panel.field("value")).to_have_value(attack)
+    panel.section("History").click()
+    panel.rows.first.get_by_title("Show the result of this run").click()
+    panel.expect("ok")
+    expect(panel.value).to_contain_text(attack * 2)
+    expect(panel.outputs.locator("b")).to_have_text("bold")
+    expect(panel.node.get_by_text("scripts in its outputs are left out")).to_be_visible()
+    assert lab.page.evaluate("() => window.attacked") is None
+
+    # Whoever runs a notebook here trusts it as one who runs its cells.
+    panel.run.click()
+    expect(panel.rows).to_have_count(2)
+    panel.expect("ok")
+    lab.page.wait_for_function("() => window.attacked === true")
+    panel.section("History").click()
+
+
+def test_cells_that_can_be_called_are_listed(lab: Lab) -> None:
+    """A notebook with annotated cells has the calls of each below its own, and they work."""
+    cells = ["# GET /housing_stats\nprint('104 houses')", "# POST /price/:rooms\nprint(1)"]
+    panel = lab.serve(lab.server.write("houses.ipynb", cells))
+    panel.node.get_by_role("button", name="Copy the call of GET /housing_stats").click()
+    url = f"{lab.server.url}/api/nbexec/houses.ipynb"
+    text = lab.copied()
+    assert text == f'curl {url}/housing_stats -H "Authorization: token $JUPYTER_TOKEN"'
+    expect(panel.node.get_by_text(f"curl -X POST {url}/price/:rooms")).to_be_visible()
+    environment = {**os.environ, "JUPYTER_TOKEN": lab.server.token}
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "104 houses"
+
+
+def test_all_of_it_at_200_percent(lab: Lab) -> None:
+    """On half the space nothing is cut off: what does not fit is scrolled to, downwards only."""
+    panel = lab.serve("sum.ipynb")
+    lab.page.set_viewport_size({"width": SIZE["width"] // 2, "height": SIZE["height"] // 2})
+    panel.run.click()
+    panel.expect("ok")
+    panel.section("History").click()
+    sizes = lab.page.evaluate(
+        """() => [...document.querySelectorAll('.jp-NbExec-section')].map(node =>
+            [node.scrollWidth - node.clientWidth, Math.ceil(node.getBoundingClientRect().right)])"""
+    )
+    assert len(sizes) == 4
+    assert all(excess <= 0 and right <= SIZE["width"] // 2 for excess, right in sizes), sizes
+    for button in ("Copy", "Run again"):
+        panel.node.get_by_role("button", name=button, exact=True).click()
+    panel.expect("ok")
+    panel.section("History").click()
+    lab.page.set_viewport_size(SIZE)

@@ -51,6 +51,11 @@ export class NbExecAPI {
     return Private.url(this.serverSettings, 'openapi.json') + (path ? query({ path }) : '');
   }
 
+  /** The address of the page on a notebook's service, for people. */
+  docsUrl(path: string): string {
+    return Private.url(this.serverSettings, 'docs') + query({ path });
+  }
+
   /** The address of the executed notebook of a run. */
   notebookUrl(id: string): string {
     return Private.url(this.serverSettings, 'runs', id, 'notebook');
@@ -131,7 +136,8 @@ export class NbExecAPI {
     try {
       yield* readEvents(response.body!, onActivity);
     } catch (error) {
-      throw new ConnectionError(String(error));
+      // What comes is what the server has sent, or else nothing does.
+      throw error instanceof SyntaxError ? error : new ConnectionError(String(error));
     }
   }
 
@@ -155,7 +161,7 @@ export class NbExecAPI {
       // does not know; what it answers says itself that it is not to be stored.
       response = await ServerConnection.makeRequest(url, { cache: 'default', ...init }, this.serverSettings);
     } catch (error) {
-      throw new ConnectionError(String(error));
+      throw error instanceof ServerConnection.NetworkError ? new ConnectionError(String(error)) : error;
     }
     if (!response.ok) {
       throw await Private.refusal(response);

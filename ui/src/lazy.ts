@@ -3,7 +3,8 @@ import type { Message } from '@lumino/messaging';
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import { serviceIcon } from './icons';
-import type { IPanelOptions, ServicePanel } from './panel';
+import type { ServicePanel } from './panel';
+import type { IPanelOptions } from './sections/options';
 
 /** The place of the panel, which is loaded when it is first seen. */
 export class LazyPanel extends Panel {

@@ -119,7 +119,15 @@ function ofRefusal(
 
 /** Say why a run did not succeed, and what to know of one that did; null where there is nothing. */
 export function ofRun(model: RunModel, trans: TranslationBundle): IMessage | null {
-  const { run, phase } = model;
+  const { run, phase, failure } = model;
+  if (failure && phase !== 'gone') {
+    return {
+      kind: 'error',
+      text: trans.__('This run cannot be followed any more.'),
+      detail: failure.message,
+      actions: ['refresh']
+    };
+  }
   switch (phase) {
     case 'lost':
       return { kind: 'warning', text: trans.__('The run goes on; reconnecting…'), actions: [] };

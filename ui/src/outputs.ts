@@ -2,11 +2,11 @@ import type { IOutput } from '@jupyterlab/nbformat';
 import { OutputAreaModel, SimplifiedOutputArea } from '@jupyterlab/outputarea';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { ReactWidget } from '@jupyterlab/ui-components';
 import { Panel } from '@lumino/widgets';
 import React from 'react';
 import { CellHeader } from './components/result';
-import { textOf } from './run';
+import { printable, textOf } from './nbformat';
+import { Rendered } from './rendered';
 import type { ICellState, OutputChange, RunModel } from './run';
 import type { ICellReference } from './tokens';
 
@@ -74,7 +74,7 @@ class CellOutputs extends Panel {
     super();
     const { trans } = _options;
     this.addClass('jp-NbExec-cell');
-    this._header = ReactWidget.create(React.createElement('span'));
+    this._header = new Rendered(() => this._renderHeader());
     this._area = new SimplifiedOutputArea({
       model: new OutputAreaModel({ trusted: run.isTrusted }),
       rendermime: _options.rendermime,
@@ -109,12 +109,12 @@ class CellOutputs extends Panel {
 
   /** Show what is worth it: a cell without outputs only while it is at work. */
   refresh(hasEnded: boolean): void {
-    const isRunning = this._cell.state === 'started' && !hasEnded;
-    this.setHidden(!isRunning && !this._cell.outputs.length);
-    const key = `${isRunning} ${this._cell.seconds}`;
+    this._isRunning = this._cell.state === 'started' && !hasEnded;
+    this.setHidden(!this._isRunning && !this._cell.outputs.length);
+    const key = `${this._isRunning} ${this._cell.seconds}`;
     if (key !== this._shown) {
       this._shown = key;
-      this._renderHeader(isRunning);
+      this._header.update();
     }
   }
 
@@ -147,31 +147,16 @@ class CellOutputs extends Panel {
     });
   }
 
-  private _renderHeader(isRunning: boolean): void {
+  private _renderHeader(): JSX.Element {
     const { onGo, trans } = this._options;
-    const { _cell: cell } = this;
-    const old = this._header;
-    this._header = ReactWidget.create(
-      React.createElement(CellHeader, { cell, isRunning, seconds: cell.seconds, onGo, trans })
-    );
-    this.insertWidget(0, this._header);
-    old.dispose();
+    const { _cell: cell, _isRunning: isRunning } = this;
+    return React.createElement(CellHeader, { cell, isRunning, seconds: cell.seconds, onGo, trans });
   }
 
   private readonly _area: SimplifiedOutputArea;
   private readonly _notice = new Panel();
-  private _header: ReactWidget;
+  private readonly _header: Rendered;
+  private _isRunning = false;
   private _text = 0;
   private _shown = '';
-}
-
-/** What renderers can draw: they know no `bigint`. */
-export function printable(output: IOutput): IOutput {
-  const data = output.data as { [type: string]: unknown } | undefined;
-  if (!data || !Object.values(data).some(value => typeof value === 'object')) {
-    return output;
-  }
-  return JSON.parse(
-    JSON.stringify(output, (_, value) => (typeof value === 'bigint' ? `${value}` : value))
-  ) as IOutput;
 }

@@ -1,48 +1,28 @@
-import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
-import {
-  downloadIcon,
-  ellipsesIcon,
-  launchIcon,
-  notebookIcon,
-  ReactWidget,
-  saveIcon,
-  SidePanel
-} from '@jupyterlab/ui-components';
-import type { TranslationBundle } from '@jupyterlab/translation';
+import { Time } from '@jupyterlab/coreutils';
+import { ellipsesIcon, SidePanel } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
-import { AccordionPanel, Menu, Panel, Widget } from '@lumino/widgets';
+import type { AccordionPanel, Widget } from '@lumino/widgets';
 import React from 'react';
-import { CallNotes, CallTools } from './components/call';
+import { sizesOf, wantedBy } from './arrange';
+import { IconButton } from './components/button';
 import type { ICallProps } from './components/call';
 import { History } from './components/history';
-import { Message } from './components/message';
 import { Parameters } from './components/parameters';
-import { ResultActions } from './components/result';
-import type { IResultAction } from './components/result';
-import { Status } from './components/status';
-import type { Host } from './host';
 import { serviceIcon } from './icons';
-import { stringify } from './json';
-import { ofFailure, ofRun } from './messages';
+import { openMenu } from './menu';
+import type { IMenuItem } from './menu';
+import { ofFailure } from './messages';
 import type { ActionId, IMessage } from './messages';
-import type { PanelModel } from './model';
-import { printable, RunOutputs } from './outputs';
-import type { RunModel } from './run';
+import { Rendered } from './rendered';
+import type { IPanelOptions } from './sections/options';
+import { CallSection } from './sections/call';
+import { openExecuted, ResultSection } from './sections/result';
 import type { ServiceModel } from './service';
 import { SNIPPETS } from './snippets';
 import type { ICall } from './snippets';
 import { CommandIDs } from './tokens';
 import type { IRun, Values } from './tokens';
-
 import { VERSION } from './version';
-
-export interface IPanelOptions {
-  model: PanelModel;
-  host: Host;
-  commands: CommandRegistry;
-  rendermime: IRenderMimeRegistry;
-  trans: TranslationBundle;
-}
 
 /** The notebook as a service: what it takes, its result, how it is called, its runs. */
 export class ServicePanel extends SidePanel {
@@ -51,7 +31,10 @@ export class ServicePanel extends SidePanel {
     this.addClass('jp-NbExec');
     this._options = options;
     const { model, trans } = options;
-    this.header.addWidget(this._react(() => this._renderHeader()));
+    const header = this._react(() => this._renderHeader());
+    this.header.addWidget(header);
+    // It says how long ago something was.
+    this._clock = setInterval(() => header.update(), 30_000);
     this._parameters = this._react(() => this._renderParameters());
     this._result = new ResultSection(options, id => void this._act(id));
     this._call = new CallSection(options, () => this._callProps());
@@ -83,6 +66,7 @@ export class ServicePanel extends SidePanel {
   }
 
   dispose(): void {
+    clearInterval(this._clock);
     this._options.model.changed.disconnect(this._onChanged, this);
     this._options.model.currentChanged.disconnect(this._onCurrent, this);
     super.dispose();
@@ -91,10 +75,7 @@ export class ServicePanel extends SidePanel {
   /** Put the focus where one begins. */
   focusFirst(): void {
     const inputs = ':is(input, select, textarea)';
-    focusSoon(
-      this._parameters.node,
-      `:is(.jp-NbExec-field, .jp-NbExec-item) ${inputs}, .jp-mod-accept:enabled`
-    );
+    this._focus(`:is(.jp-NbExec-field, .jp-NbExec-item) ${inputs}, .jp-mod-accept:enabled`);
   }
 
   protected onResize(message: Widget.ResizeMessage): void {
@@ -110,7 +91,7 @@ export class ServicePanel extends SidePanel {
     return this.content as AccordionPanel;
   }
 
-  private _react(render: () => JSX.Element): ReactWidget {
+  private _react(render: () => JSX.Element): Rendered {
     const widget = new Rendered(render);
     this._rendered.push(widget);
     return widget;
@@ -127,14 +108,35 @@ export class ServicePanel extends SidePanel {
     for (const widget of this._rendered) {
       widget.update();
     }
+    this._countHistory();
     this._result.refresh();
     this._call.refresh();
     this._arrange();
   }
 
+  /** The title of the history says how many runs it shows, and whether there are more. */
+  private _countHistory(): void {
+    const { trans } = this._options;
+    const count = this._service?.history?.length ?? 0;
+    const more = this._service?.hasMoreHistory ? '+' : '';
+    this._history.title.label = count ? trans.__('History (%1)', `${count}${more}`) : trans.__('History');
+  }
+
   /** The first value that was refused gets the focus. */
   private _onRefused(): void {
-    focusSoon(this._parameters.node, '[aria-invalid="true"]');
+    this._focus('[aria-invalid="true"]');
+  }
+
+  /** Put the focus on what will be drawn in a moment; what is drawn still may be of another notebook. */
+  private _focus(selector: string, deadline = Date.now() + 5000): void {
+    const drawn = this._parameters.node.querySelector<HTMLElement>('.jp-NbExec-parameters');
+    const isOurs = drawn?.dataset.path === this._service?.path;
+    const found = isOurs ? drawn?.querySelector<HTMLElement>(selector) : null;
+    if (found) {
+      found.focus();
+    } else if (Date.now() < deadline && !this.isDisposed) {
+      requestAnimationFrame(() => this._focus(selector, deadline));
+    }
   }
 
   /** Give each section the height that it needs, and the result what is left; until somebody moves a handle. */
@@ -149,18 +151,11 @@ export class ServicePanel extends SidePanel {
       if (this.isDisposed || !this.isVisible || this._isArranged) {
         return;
       }
-      const widgets = this._accordion.widgets;
-      const wanted = widgets.map(widget => (widget.isHidden ? 0 : needed(widget)));
-      const room = this._accordion.node.clientHeight - widgets.length * TITLE;
-      const others = wanted.reduce((sum, height, index) => (index === 1 ? sum : sum + height), 0);
-      const least = this._service?.run ? Math.max(LEAST, room * SHARE) : LEAST;
-      const scale = Math.min(1, Math.max(room - least, LEAST) / Math.max(others, 1));
-      const sizes = wanted.map((height, index) => (index === 1 ? 0 : height * scale));
-      sizes[1] = widgets[1].isHidden ? 0 : Math.max(room - others * scale, least);
-      const rounded = sizes.map(size => Math.round(size));
-      if (rounded.join() !== this._sizes) {
-        this._sizes = rounded.join();
-        this._accordion.setRelativeSizes(rounded);
+      const wanted = wantedBy(this._accordion);
+      const sizes = sizesOf(wanted, this._accordion.node.clientHeight, this._service?.run !== null);
+      if (sizes.join() !== this._sizes) {
+        this._sizes = sizes.join();
+        this._accordion.setRelativeSizes(sizes);
       }
     }, 100);
   }
@@ -168,24 +163,24 @@ export class ServicePanel extends SidePanel {
   private _renderHeader(): JSX.Element {
     const { model, trans } = this._options;
     const service = this._service;
+    const saved = service?.description?.last_modified;
     return (
       <div className="jp-NbExec-header">
         <serviceIcon.react tag="span" />
         <h2 title={service?.path}>{service ? service.path : trans.__('Run as service')}</h2>
         {service && (
-          <button
-            type="button"
-            className="jp-NbExec-iconButton"
-            aria-haspopup="menu"
-            aria-label={trans.__('More')}
-            title={trans.__('More')}
-            onClick={event => {
-              const box = event.currentTarget.getBoundingClientRect();
-              this._openMenu(box.right, box.bottom);
-            }}
-          >
-            <ellipsesIcon.react tag="span" />
-          </button>
+          <>
+            {saved && <span className="jp-NbExec-when">{trans.__('saved %1', Time.formatHuman(saved))}</span>}
+            <IconButton
+              icon={ellipsesIcon}
+              label={trans.__('More')}
+              hasMenu
+              onClick={event => {
+                const box = event.currentTarget.getBoundingClientRect();
+                this._openMenu(box.right, box.bottom);
+              }}
+            />
+          </>
         )}
         {model.otherVersion && (
           <div className="jp-NbExec-message jp-mod-warning" role="status">
@@ -214,6 +209,7 @@ export class ServicePanel extends SidePanel {
       <Parameters
         // What is typed belongs to this notebook.
         key={path}
+        path={path}
         description={description}
         values={service.values}
         defaults={service.defaults}
@@ -291,6 +287,7 @@ export class ServicePanel extends SidePanel {
       kind: this._kind,
       text: this._snippet(service.given),
       openApiUrl: model.api.openApiUrl(service.path),
+      docsUrl: model.api.docsUrl(service.path),
       endpoints: service.description?.endpoints ?? [],
       endpointUrl: endpoint => model.api.url(service.path) + endpoint.path,
       onKind: kind => {
@@ -331,6 +328,9 @@ export class ServicePanel extends SidePanel {
       case 'refresh':
         service.dismiss();
         await service.refresh();
+        if (service.run?.failure) {
+          await service.show(service.run.run);
+        }
         break;
       case 'run':
         await service.start();
@@ -404,10 +404,11 @@ export class ServicePanel extends SidePanel {
 
   private readonly _options: IPanelOptions;
   private readonly _rendered: Rendered[] = [];
-  private readonly _parameters: ReactWidget;
+  private readonly _parameters: Rendered;
   private readonly _result: ResultSection;
   private readonly _call: CallSection;
-  private readonly _history: ReactWidget;
+  private readonly _history: Rendered;
+  private readonly _clock: ReturnType<typeof setInterval>;
   private _watched: ServiceModel | null = null;
   private _chosenKind: string | null = null;
   private _isArranged = false;
@@ -417,332 +418,3 @@ export class ServicePanel extends SidePanel {
 
 /** The index of the history among the sections. */
 const HISTORY = 3;
-
-/** Pixels of a section's title, and those that the result gets at least; of all, once there is one. */
-const TITLE = 32;
-const LEAST = 120;
-const SHARE = 0.4;
-
-/** A widget that draws what a function gives. */
-class Rendered extends ReactWidget {
-  constructor(private readonly _render: () => JSX.Element) {
-    super();
-  }
-
-  protected render(): JSX.Element {
-    return this._render();
-  }
-}
-
-/** The run that is shown: its state, its result, its outputs. */
-class ResultSection extends Panel {
-  constructor(
-    private readonly _options: IPanelOptions,
-    private readonly _act: (action: ActionId) => void
-  ) {
-    super();
-    this.addClass('jp-NbExec-result');
-    this._status = new Rendered(() => this._renderStatus());
-    this._value = new ValueView(_options);
-    this._actions = new Rendered(() => this._renderActions());
-    this.addWidget(this._status);
-    this.addWidget(this._value);
-    this.addWidget(this._actions);
-  }
-
-  refresh(): void {
-    const run = this._run;
-    if (run !== this._shown) {
-      this._shown = run;
-      this._outputs?.dispose();
-      this._outputs = run ? this._draw(run) : null;
-      if (this._outputs) {
-        this.insertWidget(2, this._outputs);
-      }
-    }
-    this._value.refresh(run);
-    this._status.update();
-    this._actions.update();
-    const isTicking = run !== null && !run.hasEnded;
-    if (isTicking && this._timer === undefined) {
-      this._timer = setInterval(() => this._status.update(), 500);
-    } else if (!isTicking) {
-      this._stop();
-    }
-  }
-
-  dispose(): void {
-    this._stop();
-    super.dispose();
-  }
-
-  private get _run(): RunModel | null {
-    return this._options.model.current?.run ?? null;
-  }
-
-  private _stop(): void {
-    clearInterval(this._timer);
-    this._timer = undefined;
-  }
-
-  private _draw(run: RunModel): RunOutputs {
-    const { model, host, trans } = this._options;
-    const service = model.current!;
-    return new RunOutputs(run, {
-      rendermime: host.rendermimeOf(service.path),
-      maxOutputs: model.settings.maxOutputs,
-      onGo: service.notebook ? cell => void host.goToCell(service.path, cell) : null,
-      trans
-    });
-  }
-
-  private _renderStatus(): JSX.Element {
-    const { model, host, trans } = this._options;
-    const run = this._run;
-    const service = model.current;
-    if (!run || !service) {
-      return <p className="jp-NbExec-note">{trans.__('Not run yet.')}</p>;
-    }
-    const { cell } = run.run.progress;
-    const message = ofRun(run, trans);
-    return (
-      <>
-        <Status
-          run={run.run}
-          phase={run.phase}
-          seconds={run.seconds}
-          size={run.size}
-          ahead={service.ahead}
-          line={cell === null ? '' : host.lineOf(service.path, { cell, cell_id: null })}
-          timing={run.timing}
-          trans={trans}
-        />
-        {message && <Message message={message} onAction={this._act} trans={trans} />}
-        {run.run.warnings.map(warning => (
-          <p key={warning} className="jp-NbExec-note">
-            {warning}
-          </p>
-        ))}
-      </>
-    );
-  }
-
-  private _renderActions(): JSX.Element {
-    const { model, host, trans } = this._options;
-    const run = this._run;
-    const service = model.current;
-    if (!run?.hasEnded || !service) {
-      return <></>;
-    }
-    const { run: document } = run;
-    const actions: IResultAction[] = [
-      {
-        label: document.saved_as
-          ? trans.__('Open executed notebook')
-          : trans.__('Save executed notebook as…'),
-        icon: document.saved_as ? notebookIcon : saveIcon,
-        onClick: () => void openExecuted(this._options, service, document)
-      },
-      {
-        label: trans.__('Download JSON'),
-        icon: downloadIcon,
-        onClick: async () => {
-          const whole = await model.api.run(run.id);
-          host.download(`${run.id}.json`, 'application/json', stringify(whole as any, 1));
-        }
-      }
-    ];
-    if (this._options.commands.hasCommand(CommandIDs.openInTab)) {
-      actions.push({
-        label: this._options.commands.label(CommandIDs.openInTab),
-        icon: launchIcon,
-        onClick: () => void this._options.commands.execute(CommandIDs.openInTab)
-      });
-    }
-    return (
-      <>
-        {!run.isTrusted && run.cells.some(cell => cell.outputs.length) && (
-          <p className="jp-NbExec-note">
-            {trans.__('This run was not started from here: scripts in its outputs are left out.')}
-          </p>
-        )}
-        <ResultActions actions={actions} />
-      </>
-    );
-  }
-
-  private readonly _status: Rendered;
-  private readonly _value: ValueView;
-  private readonly _actions: Rendered;
-  private _outputs: RunOutputs | null = null;
-  private _shown: RunModel | null = null;
-  private _timer: ReturnType<typeof setInterval> | undefined;
-}
-
-/** The value that the notebook gives back, as JupyterLab shows JSON. */
-class ValueView extends Panel {
-  constructor(private readonly _options: IPanelOptions) {
-    super();
-    this.addClass('jp-NbExec-value');
-    this._label.addClass('jp-NbExec-cellHeader');
-    this._label.node.textContent = _options.trans.__('Result');
-    this.addWidget(this._label);
-    this.hide();
-  }
-
-  refresh(run: RunModel | null): void {
-    const key = run?.phase === 'ok' && run.run.result_type !== null ? run.id : null;
-    if (key === this._key) {
-      return;
-    }
-    this._key = key;
-    this._view?.dispose();
-    this._view = null;
-    this.setHidden(key === null);
-    if (key !== null) {
-      this._view = this._draw(run!.run);
-      this.addWidget(this._view);
-    }
-  }
-
-  private _draw(run: IRun): Widget {
-    const { result } = run;
-    if (typeof result === 'object' && result !== null) {
-      const type = 'application/json';
-      const output = printable({
-        output_type: 'display_data',
-        data: { [type]: result as any },
-        metadata: {}
-      });
-      const { rendermime } = this._options;
-      if (rendermime.mimeTypes.includes(type)) {
-        const renderer = rendermime.createRenderer(type);
-        renderer.addClass('jp-OutputArea-output');
-        void renderer.renderModel(
-          rendermime.createModel({ data: (output as any).data, metadata: {} } as any)
-        );
-        const frame = new Panel();
-        frame.addClass('jp-OutputArea');
-        frame.addWidget(renderer);
-        return frame;
-      }
-    }
-    const widget = new Widget({ node: document.createElement('pre') });
-    widget.node.tabIndex = 0;
-    widget.node.textContent =
-      run.result_type === 'text/plain' && typeof result === 'string' ? result : stringify(result, 2);
-    return widget;
-  }
-
-  private readonly _label = new Widget();
-  private _view: Widget | null = null;
-  private _key: string | null = null;
-}
-
-/** The call that does what the form does, as it would be typed. */
-class CallSection extends Panel {
-  constructor(
-    private readonly _options: IPanelOptions,
-    private readonly _props: () => ICallProps | null
-  ) {
-    super();
-    this._tools = new Rendered(() => this._render(CallTools));
-    this._notes = new Rendered(() => this._render(CallNotes));
-    this._code.addClass('jp-NbExec-code');
-    this.addWidget(this._tools);
-    this.addWidget(this._code);
-    this.addWidget(this._notes);
-  }
-
-  refresh(): void {
-    this._tools.update();
-    this._notes.update();
-    const props = this._props();
-    const source = props ? `\`\`\`\`\`\`${SNIPPETS[props.kind].fence}\n${props.text}\n\`\`\`\`\`\`` : '';
-    if (source !== this._source) {
-      this._source = source;
-      void this._draw(source);
-    }
-  }
-
-  private async _draw(source: string): Promise<void> {
-    const { rendermime } = this._options;
-    const renderer = rendermime.createRenderer('text/markdown');
-    await renderer.renderModel(rendermime.createModel({ data: { 'text/markdown': source } }));
-    if (source !== this._source || this.isDisposed) {
-      renderer.dispose();
-      return;
-    }
-    for (const old of [...this._code.widgets]) {
-      old.dispose();
-    }
-    for (const pre of renderer.node.querySelectorAll('pre')) {
-      pre.tabIndex = 0;
-    }
-    this._code.addWidget(renderer);
-  }
-
-  private _render(Component: (props: ICallProps) => JSX.Element): JSX.Element {
-    const props = this._props();
-    return props ? <Component {...props} /> : <></>;
-  }
-
-  private readonly _tools: Rendered;
-  private readonly _notes: Rendered;
-  private readonly _code = new Panel();
-  private _source = '';
-}
-
-/** Open the executed notebook: the copy that the service has kept, or one that is saved now. */
-async function openExecuted(options: IPanelOptions, service: ServiceModel, run: IRun): Promise<void> {
-  const { model, host } = options;
-  const path = run.saved_as ?? (await host.saveAs(await model.api.notebook(run.id), service.path, run.id));
-  if (path !== null) {
-    await host.open(path);
-  }
-}
-
-interface IMenuItem {
-  label: string;
-  execute: () => unknown;
-}
-
-/** A menu that is there until it is closed. */
-function openMenu(items: IMenuItem[], x: number, y: number): void {
-  const commands = new CommandRegistry();
-  const menu = new Menu({ commands });
-  items.forEach((item, index) => {
-    const id = `${index}`;
-    commands.addCommand(id, { label: item.label, execute: item.execute });
-    menu.addItem({ command: id });
-  });
-  menu.aboutToClose.connect(() => {
-    setTimeout(() => menu.dispose());
-  });
-  menu.open(x, y);
-}
-
-/** Put the focus on what will be drawn in a moment. */
-function focusSoon(node: HTMLElement, selector: string, deadline = Date.now() + 2000): void {
-  const found = node.querySelector<HTMLElement>(selector);
-  if (found) {
-    found.focus();
-  } else if (Date.now() < deadline) {
-    requestAnimationFrame(() => focusSoon(node, selector, deadline));
-  }
-}
-
-/** Pixels that a section needs to be seen as a whole. */
-function needed(widget: Widget): number {
-  const node = widget.node;
-  const last = node.lastElementChild;
-  if (!last) {
-    return 0;
-  }
-  const top = node.getBoundingClientRect().top - node.scrollTop;
-  const bottom = Array.from(node.children).reduce(
-    (lowest, child) => Math.max(lowest, child.getBoundingClientRect().bottom),
-    0
-  );
-  return Math.ceil(bottom - top + 12);
-}

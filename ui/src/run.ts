@@ -1,17 +1,10 @@
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import type { IOutput } from '@jupyterlab/nbformat';
-import { ApiError } from './api';
+import { ApiError, ConnectionError } from './api';
 import type { NbExecAPI } from './api';
-import type {
-  ICellOutput,
-  ICellReference,
-  IDisplayUpdate,
-  IRun,
-  IRunError,
-  ITiming,
-  RunEvent
-} from './tokens';
+import { append, asOutput, bare, sizeOf } from './nbformat';
+import type { ICellOutput, ICellReference, IDisplayUpdate, IRun, ITiming, RunEvent } from './tokens';
 
 /** Where a run stands, in one word. `gone`: the server has forgotten it. */
 export type Phase =
@@ -130,6 +123,17 @@ export class RunModel {
     return since === null || this.hasEnded ? null : Math.max(0, this._now() - Date.parse(since)) / 1000;
   }
 
+  /** How many cells come after the one that ended the run. */
+  get notRun(): number {
+    const { progress, error, status } = this._run;
+    if (!this.hasEnded || status === 'succeeded') {
+      return 0;
+    }
+    // A cell that has been stopped has ended, but not one whose kernel has died.
+    const isHanging = error?.code === 'kernel_died' || this._cells.some(cell => cell.state === 'started');
+    return Math.max(0, progress.total - progress.done - (isHanging ? 1 : 0));
+  }
+
   /** Cells that have been at work or have outputs, in the order of the notebook. */
   get cells(): readonly ICellState[] {
     return this._cells;
@@ -152,9 +156,9 @@ export class RunModel {
         if (this._isDisposed) {
           return;
         }
-        if (error instanceof ApiError && error.status < 500 && error.status !== 429) {
-          this._isGone = error.code === 'run_not_found';
-          this._failure = error;
+        if (!mayPass(error)) {
+          this._isGone = error instanceof ApiError && error.code === 'run_not_found';
+          this._failure = error as Error;
           this._changed.emit();
           return;
         }
@@ -268,29 +272,12 @@ export class RunModel {
         this._startedAt.set(cell.key, this._now());
       }
       this._run = { ...this._run, progress: { ...progress, cell: data.cell } };
-      if (!progress.total && !this._hasAsked) {
-        void this._askForTotal();
-      }
       return;
     }
     const since = this._startedAt.get(cell.key);
     cell.seconds = since === undefined ? null : (this._now() - since) / 1000;
     const done = this._cells.filter(({ cell, state }) => cell !== null && state === 'ended').length;
     this._run = { ...this._run, progress: { ...progress, done, cell: null } };
-  }
-
-  /** How many cells there are is not among the events. */
-  private async _askForTotal(): Promise<void> {
-    this._hasAsked = true;
-    try {
-      const { progress } = await this._api.run(this.id);
-      if (!this.hasEnded) {
-        this._run = { ...this._run, progress: { ...this._run.progress, total: progress.total } };
-        this._changed.emit();
-      }
-    } catch {
-      // Then it is shown without.
-    }
   }
 
   private _onOutput(data: ICellOutput): void {
@@ -383,50 +370,16 @@ export class RunModel {
   private _lastEvent = 0;
   private _size = 0;
   private _liveFrom: number;
-  private _hasAsked = false;
   private _isLost = false;
   private _isGone = false;
   private _isDisposed = false;
   private _connection: AbortController | null = null;
 }
 
-/** Add an output as the notebook format has it: text that goes on is joined. */
-export function append(outputs: IOutput[], output: IOutput): void {
-  const last = outputs[outputs.length - 1];
-  if (last?.output_type === 'stream' && output.output_type === 'stream' && last.name === output.name) {
-    outputs[outputs.length - 1] = { ...last, text: textOf(last.text) + textOf(output.text) } as IOutput;
-    return;
+/** Whether it is worth trying again after this. */
+function mayPass(error: unknown): boolean {
+  if (error instanceof ApiError) {
+    return error.status >= 500 || error.status === 429;
   }
-  outputs.push(output);
-}
-
-/** The text of a string of several lines, however it is kept. */
-export function textOf(text: unknown): string {
-  return Array.isArray(text) ? text.join('') : String(text ?? '');
-}
-
-function bare(output: ICellOutput): IOutput {
-  const { cell: _cell, cell_id: _id, display_id: _display, ...rest } = output;
-  return rest as IOutput;
-}
-
-function asOutput(error: IRunError): ICellOutput {
-  const { cell, cell_id, traceback } = error;
-  const [ename, evalue] = [error.ename ?? error.code, error.evalue ?? error.message];
-  return { output_type: 'error', ename, evalue, traceback, cell, cell_id } as ICellOutput;
-}
-
-function sizeOf(output: IOutput): number {
-  const bundle = (output.data ?? {}) as { [type: string]: unknown };
-  const parts = [output.text, output.traceback, ...Object.values(bundle)];
-  return parts.reduce<number>((size, part) => {
-    if (part === undefined) {
-      return size;
-    }
-    return size + (typeof part === 'string' ? part.length : JSON.stringify(part, stringified).length);
-  }, 0);
-}
-
-function stringified(_: string, value: unknown): unknown {
-  return typeof value === 'bigint' ? `${value}` : value;
+  return error instanceof ConnectionError;
 }

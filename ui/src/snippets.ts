@@ -27,9 +27,13 @@ export const SNIPPETS: { readonly [name: string]: ISnippet } = {
   'jupyter nbexec': { fence: 'bash', write: command }
 };
 
-/** The call of a cell that is an endpoint. */
+/** The call of cells that are an endpoint. */
 export function endpointCall(url: string, method: string): string {
-  return ['curl', ...(method === 'GET' ? [] : ['-X', method]), '-H', header({}), quote(url)].join(' ');
+  const how: { [method: string]: string[] } = { GET: [], HEAD: ['--head'] };
+  const sent = ['POST', 'PUT', 'PATCH'].includes(method)
+    ? ['-H', "'Content-Type: application/json'", '-d', "'{}'"]
+    : [];
+  return ['curl', ...(how[method] ?? ['-X', quote(method)]), quote(url), '-H', header({}), ...sent].join(' ');
 }
 
 function body(call: ICall): Json {

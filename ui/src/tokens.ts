@@ -42,9 +42,10 @@ export interface IParameter {
   description: string;
 }
 
-/** A cell of the notebook that can be called. */
+/** Cells of the notebook that can be called; what else the server says of them is not looked at. */
 export interface IEndpoint {
   method: string;
+  /** Below the notebook's own address; `:name` stands for a value. */
   path: string;
 }
 
@@ -68,7 +69,8 @@ export interface IRun {
   error: IRunError | null;
   saved_as: string | null;
   warnings: string[];
-  user?: string | null;
+  /** The name of who asked for it, where they have one. */
+  user: string | null;
   outputs?: ICellOutput[];
   scraps?: { [name: string]: Json };
 }

@@ -15,6 +15,13 @@ export interface IAsked {
 
 export type Answer = Response | Error | ((asked: IAsked) => Response | Promise<Response>);
 
+/** Without a signal, since that of jsdom is none for Node.js. */
+class PlainRequest extends Request {
+  constructor(url: string, init: RequestInit) {
+    super(url, { ...init, signal: undefined });
+  }
+}
+
 /** A server that answers as it is told: by method and path, the first that fits. */
 export class FakeServer {
   readonly asked: IAsked[] = [];
@@ -29,6 +36,7 @@ export class FakeServer {
     return ServerConnection.makeSettings({
       baseUrl: 'http://host:8888/base/',
       token: 'secret',
+      Request: PlainRequest,
       fetch: (request: RequestInfo) => this._fetch(request as Request)
     } as any);
   }
@@ -78,6 +86,7 @@ export function aRun(values: Partial<IRun> = {}): IRun {
     ended: null,
     duration: null,
     parameters: {},
+    user: null,
     kernel: null,
     progress: { done: 0, total: 2, cell: null },
     result: null,

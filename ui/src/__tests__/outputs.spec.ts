@@ -1,6 +1,7 @@
 import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rendermime';
 import { Widget } from '@lumino/widgets';
-import { MAX_TEXT, printable, RunOutputs } from '../outputs';
+import { printable } from '../nbformat';
+import { MAX_TEXT, RunOutputs } from '../outputs';
 import { RunModel } from '../run';
 import { aRun, FakeServer, RUNNING, trans, until } from './fakes';
 

@@ -121,6 +121,19 @@ describe('the panel', () => {
     expect(field.getAttribute('aria-invalid')).toBe('true');
   });
 
+  it('puts the focus into the form of the notebook that is shown, not of the one before', async () => {
+    const { model, panel, place, ui } = await mounted(
+      new FakeServer().on(/^GET \/other/, json(aDescription()))
+    );
+    await ui.findByLabelText(/^who/);
+    model.show('other.ipynb', null);
+    panel.focusFirst();
+    await waitFor(() => expect(document.activeElement?.id).toBe('nbexec_n'));
+    const form = place.node.querySelector<HTMLElement>('.jp-NbExec-parameters')!;
+    expect(form.dataset.path).toBe('other.ipynb');
+    expect(form.contains(document.activeElement)).toBe(true);
+  });
+
   it('takes values as JSON', async () => {
     const { ui, model } = await mounted(new FakeServer());
     await ui.findByLabelText(/^who/);
@@ -209,20 +222,33 @@ describe('the panel', () => {
       kernel: { name: 'gone', language: null, available: false }
     });
     const select = await ui.findByLabelText('Kernel');
+    expect(ui.getByText('The kernel gone is not installed here.')).toBeTruthy();
     expect((ui.getByRole('button', { name: 'Run' }) as HTMLButtonElement).disabled).toBe(true);
     fireEvent.change(select, { target: { value: 'ir' } });
     expect(model.current!.kernelName).toBe('ir');
   });
 
   it('lists the cells that can be called', async () => {
-    const { ui, host } = await mounted(new FakeServer(), { endpoints: [{ method: 'PUT', path: '/x' }] });
+    const hostile = { method: 'GET', path: "/it's/:<b>name</b>", responds: [], cells: [3] };
+    const { ui, host, place } = await mounted(new FakeServer(), {
+      endpoints: [{ method: 'PUT', path: '/x' }, hostile]
+    });
     fireEvent.click(await ui.findByRole('button', { name: 'Copy the call of PUT /x' }));
     expect(host.done[0]).toContain('a%20b.ipynb/x');
+    expect(ui.getByText(host.done[0])).toBeTruthy();
+    expect(ui.getByText(hostile.path, { exact: false, selector: 'code' })).toBeTruthy();
+    expect(place.node.querySelector('.jp-NbExec-endpoints b')).toBeNull();
+  });
+
+  it('links the page on the interface', async () => {
+    const { ui } = await mounted(new FakeServer());
+    const link = await ui.findByRole('link', { name: 'API reference' });
+    expect(link.getAttribute('href')).toMatch(/\/api\/nbexec\/docs\?path=a%20b.ipynb$/);
   });
 
   it('shows runs by day; each can be run again, copied, and shown', async () => {
     const runs = [
-      aRun({ ...ENDED, id: 'one', parameters: { n: 5 } }),
+      aRun({ ...ENDED, id: 'one', parameters: { n: 5 }, user: 'Ada' }),
       aRun({
         ...ENDED,
         id: 'two',
@@ -238,6 +264,8 @@ describe('the panel', () => {
       .on(/^POST/, json({ message: 'Too many.', code: 'queue_full' }, 429));
     const { ui, host } = await mounted(server);
     await ui.findByText('n=5');
+    await ui.findByText('History (2+)');
+    expect(ui.getByText('by Ada')).toBeTruthy();
     expect(ui.getByText(/in cell 3/)).toBeTruthy();
     fireEvent.click(ui.getAllByRole('button', { name: /^Copy the run/ })[0]);
     expect(host.done[0]).toContain('"n":5');

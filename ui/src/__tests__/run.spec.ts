@@ -1,6 +1,8 @@
-import { append, RunModel, textOf } from '../run';
+import { ofRun } from '../messages';
+import { append, textOf } from '../nbformat';
+import { RunModel } from '../run';
 import type { IRun } from '../tokens';
-import { aRun, ENDED, events, FakeServer, json, RUNNING, until } from './fakes';
+import { aRun, ENDED, events, FakeServer, json, RUNNING, trans } from './fakes';
 
 const AT = { cell: 3, cell_id: 'c' };
 
@@ -127,18 +129,29 @@ describe('RunModel', () => {
     expect(changes).toHaveLength(2);
   });
 
-  it('asks for the number of cells, and counts them', async () => {
-    const progress = { done: 0, total: 0, cell: null };
-    const server = new FakeServer().on(
-      /^GET/,
-      json(aRun({ ...RUNNING, progress: { done: 0, total: 4, cell: null } }))
-    );
-    const model = modelOf(aRun({ ...RUNNING, progress }), server);
-    model.apply({ id: 1, type: 'cell', data: { ...AT, state: 'started', execution_count: null } });
-    expect(model.run.progress.cell).toBe(3);
-    await until(() => model.run.progress.total === 4);
-    model.apply({ id: 2, type: 'cell', data: { ...AT, state: 'ended', execution_count: 1 } });
+  it('says why it is not followed any more', async () => {
+    const server = new FakeServer().on(/events$/, json({ message: 'You may not.', code: '' }, 403));
+    const refused = modelOf(aRun(RUNNING), server);
+    await refused.follow();
+    expect(ofRun(refused, trans)).toMatchObject({ kind: 'error', detail: 'You may not.' });
+    server.on(/events$/, new Response('event: status\ndata: {no JSON\n\n'));
+    const broken = modelOf(aRun(RUNNING), server);
+    await broken.follow();
+    expect(broken.failure).toBeInstanceOf(SyntaxError);
+  });
+
+  it('counts the cells', () => {
+    const model = modelOf(aRun());
+    const running = { ...RUNNING, progress: { done: 0, total: 4, cell: null } };
+    model.apply({ id: 1, type: 'status', data: aRun(running) });
+    model.apply({ id: 2, type: 'cell', data: { ...AT, state: 'started', execution_count: null } });
+    expect(model.run.progress).toEqual({ done: 0, total: 4, cell: 3 });
+    model.apply({ id: 3, type: 'cell', data: { ...AT, state: 'ended', execution_count: 1 } });
     expect(model.run.progress).toEqual({ done: 1, total: 4, cell: null });
+    expect(model.notRun).toBe(0);
+    const cancelled = aRun({ ...ENDED, status: 'cancelled', progress: { done: 1, total: 4, cell: null } });
+    model.apply({ id: 4, type: 'end', data: cancelled });
+    expect(model.notRun).toBe(3);
   });
 
   it('shows the outputs of a run that has ended, and an error that is not among them', () => {

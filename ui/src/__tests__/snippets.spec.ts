@@ -69,6 +69,8 @@ it('gives the command line strings that it takes for strings', () => {
 });
 
 it('writes the call of an endpoint', () => {
+  expect(endpointCall("http://h/a.ipynb/it's", 'HEAD')).toContain("--head 'http://h/a.ipynb/it'\\''s'");
+  expect(endpointCall('http://h/a.ipynb/x', 'POST')).toContain("-d '{}'");
   expect(endpointCall('http://h/a.ipynb/x', 'PUT')).toContain('-X PUT');
   expect(endpointCall('http://h/a.ipynb/x', 'GET')).not.toContain('-X');
   expect(quote("it's")).toBe(`'it'\\''s'`);

@@ -3,11 +3,13 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import { endpointCall, SNIPPETS } from '../snippets';
 import type { IEndpoint } from '../tokens';
+import { IconButton } from './button';
 
 export interface ICallProps {
   kind: string;
   text: string;
   openApiUrl: string;
+  docsUrl: string;
   endpoints: IEndpoint[];
   endpointUrl: (endpoint: IEndpoint) => string;
   onKind: (kind: string) => void;
@@ -49,42 +51,20 @@ export function CallTools(props: ICallProps): JSX.Element {
   );
 }
 
+/** Milliseconds for which it is said that something was copied. */
+const COPIED = 3000;
+
 /** What belongs to the call: the button that copies it, where its token comes from, the notebook's endpoints. */
 export function CallNotes(props: ICallProps): JSX.Element {
   const { trans } = props;
   const [copied, setCopied] = React.useState('');
   const isCopied = copied === props.text;
+  React.useEffect(() => {
+    const timer = setTimeout(() => setCopied(''), COPIED);
+    return () => clearTimeout(timer);
+  }, [copied]);
   return (
     <div className="jp-NbExec-callNotes">
-      {props.endpoints.length > 0 && (
-        <table>
-          <caption>{trans.__('Cells that can be called')}</caption>
-          <tbody>
-            {props.endpoints.map(endpoint => {
-              const call = endpointCall(props.endpointUrl(endpoint), endpoint.method);
-              const name = `${endpoint.method} ${endpoint.path}`;
-              return (
-                <tr key={name}>
-                  <th scope="row">
-                    <code>{name}</code>
-                  </th>
-                  <td>
-                    <button
-                      type="button"
-                      className="jp-NbExec-iconButton"
-                      aria-label={trans.__('Copy the call of %1', name)}
-                      title={call}
-                      onClick={() => props.onCopy(call)}
-                    >
-                      <copyIcon.react tag="span" />
-                    </button>
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      )}
       <p className="jp-NbExec-note">
         <button
           type="button"
@@ -98,10 +78,43 @@ export function CallNotes(props: ICallProps): JSX.Element {
           {isCopied ? trans.__('Copied') : trans.__('Copy')}
         </button>
         <span>{trans.__('Reads the token from JUPYTER_TOKEN.')}</span>
+        <a href={props.docsUrl} target="_blank" rel="noreferrer">
+          {trans.__('API reference')}
+        </a>
         <a href={props.openApiUrl} target="_blank" rel="noreferrer">
           OpenAPI
         </a>
       </p>
+      {props.endpoints.length > 0 && <Endpoints {...props} />}
     </div>
+  );
+}
+
+/** The cells that can be called by themselves, with their calls. */
+function Endpoints(props: ICallProps): JSX.Element {
+  const { trans } = props;
+  return (
+    <section className="jp-NbExec-endpoints" aria-label={trans.__('Cells that can be called')}>
+      <h3>{trans.__('Cells that can be called')}</h3>
+      <ul>
+        {props.endpoints.map(endpoint => {
+          const name = `${endpoint.method} ${endpoint.path}`;
+          const call = endpointCall(props.endpointUrl(endpoint), endpoint.method);
+          return (
+            <li key={name}>
+              <div>
+                <code>{name}</code>
+                <IconButton
+                  icon={copyIcon}
+                  label={trans.__('Copy the call of %1', name)}
+                  onClick={() => props.onCopy(call)}
+                />
+              </div>
+              <pre tabIndex={0}>{call}</pre>
+            </li>
+          );
+        })}
+      </ul>
+    </section>
   );
 }

@@ -1,5 +1,4 @@
 import { addIcon, deleteIcon, FormComponent, moveDownIcon, moveUpIcon } from '@jupyterlab/ui-components';
-import type { LabIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type {
   ArrayFieldTemplateProps,
@@ -14,6 +13,7 @@ import type {
 import React from 'react';
 import type { ISchema, Json, Values } from '../tokens';
 import { boundWords, choices, editor, isNullable, readAny, readNumber, typeWords, writeAny } from '../values';
+import { IconButton } from './button';
 
 export interface IParametersFormProps {
   schema: ISchema;
@@ -107,26 +107,6 @@ function layOutField(schema: ISchema): { field: RJSFSchema; ui: UiSchema } {
 function jsonHint(schema: ISchema, trans: TranslationBundle): string {
   const words = typeWords(schema);
   return words ? trans.__('JSON: %1', words) : trans.__('JSON, or text');
-}
-
-function IconButton(props: {
-  icon: LabIcon;
-  label: string;
-  isDisabled?: boolean;
-  onClick: (event: any) => void;
-}): JSX.Element {
-  return (
-    <button
-      type="button"
-      className="jp-NbExec-iconButton"
-      aria-label={props.label}
-      title={props.label}
-      disabled={props.isDisabled}
-      onClick={props.onClick}
-    >
-      <props.icon.react tag="span" />
-    </button>
-  );
 }
 
 // JupyterLab's own templates draw labels as `div`: no input would have a name for a screen reader.

@@ -3,6 +3,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import type { Values } from '../tokens';
 import { readAny, writeAny } from '../values';
+import { IconButton } from './button';
 
 interface IRow {
   name: string;
@@ -49,15 +50,11 @@ export function FreeValues(props: {
             spellCheck={false}
             onChange={event => set(index, { text: event.target.value })}
           />
-          <button
-            type="button"
-            className="jp-NbExec-iconButton"
-            aria-label={trans.__('Remove value %1', index + 1)}
-            title={trans.__('Remove value %1', index + 1)}
+          <IconButton
+            icon={deleteIcon}
+            label={trans.__('Remove value %1', index + 1)}
             onClick={() => change(rows.filter((_, at) => at !== index))}
-          >
-            <deleteIcon.react tag="span" />
-          </button>
+          />
           {(props.refusals[row.name] ?? []).map(problem => (
             <div key={problem} className="jp-NbExec-refusal" role="alert">
               {problem}
@@ -65,15 +62,11 @@ export function FreeValues(props: {
           ))}
         </div>
       ))}
-      <button
-        type="button"
-        className="jp-NbExec-iconButton"
-        aria-label={trans.__('Add a value')}
-        title={trans.__('Add a value')}
+      <IconButton
+        icon={addIcon}
+        label={trans.__('Add a value')}
         onClick={() => setRows([...rows, { name: '', text: '' }])}
-      >
-        <addIcon.react tag="span" />
-      </button>
+      />
     </fieldset>
   );
 }

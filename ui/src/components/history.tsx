@@ -1,11 +1,11 @@
 import { copyIcon, ellipsesIcon, refreshIcon } from '@jupyterlab/ui-components';
-import type { LabIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import * as format from '../format';
 import { position } from '../messages';
 import type { Phase } from '../run';
 import type { IRun } from '../tokens';
+import { IconButton } from './button';
 import { Badge } from './status';
 
 export interface IHistoryProps {
@@ -102,6 +102,7 @@ const Row = React.memo(
         <td>
           <Badge phase={phaseOf(run)} trans={trans} />
           {cell !== null && <span> {trans.__('in cell %1', position(cell))}</span>}
+          {run.user !== null && <span className="jp-NbExec-facts"> {trans.__('by %1', run.user)}</span>}
           {run.duration !== null && <span className="jp-NbExec-facts"> {format.duration(run.duration)}</span>}
         </td>
         <td className="jp-NbExec-given" title={given}>
@@ -138,28 +139,6 @@ const Row = React.memo(
     old.isBusy === next.isBusy &&
     old.trans === next.trans
 );
-
-function IconButton(props: {
-  icon: LabIcon;
-  label: string;
-  isDisabled?: boolean;
-  hasMenu?: boolean;
-  onClick: (event: React.MouseEvent<HTMLButtonElement>) => void;
-}): JSX.Element {
-  return (
-    <button
-      type="button"
-      className="jp-NbExec-iconButton"
-      aria-label={props.label}
-      aria-haspopup={props.hasMenu ? 'menu' : undefined}
-      title={props.label}
-      disabled={props.isDisabled}
-      onClick={props.onClick}
-    >
-      <props.icon.react tag="span" />
-    </button>
-  );
-}
 
 /** The state of a run that is not followed. */
 export function phaseOf(run: IRun): Phase {

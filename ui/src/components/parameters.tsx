@@ -16,6 +16,7 @@ export interface IKernelChoice {
 }
 
 export interface IParametersProps {
+  path: string;
   description: IDescription | null;
   values: Values;
   defaults: Values;
@@ -51,7 +52,7 @@ export function Parameters(props: IParametersProps): JSX.Element {
     description !== null && (description.parameters.length > 0 || takesAny(description.schema));
   const isRunnable = description !== null && (description.kernel.available || props.kernelName !== null);
   return (
-    <div className="jp-NbExec-parameters">
+    <div className="jp-NbExec-parameters" data-path={props.path}>
       {hasFields && (
         <div className="jp-NbExec-tools">
           <button
@@ -105,7 +106,9 @@ export function Parameters(props: IParametersProps): JSX.Element {
               </select>
             </div>
             <div className="jp-NbExec-help">
-              {trans.__('The kernel %1 is not installed here.', description?.kernel.name ?? '')}
+              {description?.kernel.name
+                ? trans.__('The kernel %1 is not installed here.', description.kernel.name)
+                : trans.__('This notebook names no kernel.')}
             </div>
           </div>
         </div>

@@ -1,0 +1,25 @@
+import type { LabIcon } from '@jupyterlab/ui-components';
+import React from 'react';
+
+/** A button that is an icon; its label is read aloud, and shown as a tip. */
+export function IconButton(props: {
+  icon: LabIcon;
+  label: string;
+  isDisabled?: boolean;
+  hasMenu?: boolean;
+  onClick: (event: React.MouseEvent<HTMLButtonElement>) => void;
+}): JSX.Element {
+  return (
+    <button
+      type="button"
+      className="jp-NbExec-iconButton"
+      aria-label={props.label}
+      aria-haspopup={props.hasMenu ? 'menu' : undefined}
+      title={props.label}
+      disabled={props.isDisabled}
+      onClick={props.onClick}
+    >
+      <props.icon.react tag="span" />
+    </button>
+  );
+}
