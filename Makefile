@@ -2,16 +2,22 @@
 #
 #   PYTHON=python3.12       the Python that .venv is made with
 #   PYTEST_ARGS="-k sum"    what pytest is told
+#   WORKERS=0               how many tests run at a time; 0: they run in pytest's own process
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+WORKERS ?= logical
 SOAK_ARGS ?=
 OLDEST_PYTHON ?= $(shell for p in python3.10 python3.11 python3.12 $(PYTHON); do \
 	$$p -c '' 2>/dev/null && echo $$p && break; done)
 
 IN_VENV := $(VENV)/bin/python
 INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
+# Tests of a file share servers, and kernels that fork others.
+PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
+# pytest ends like this where there is no test to run; PYTEST_ARGS may leave none in one of two halves.
+OR_NONE := || test $$? = 5
 # What an installed environment depends on; the package itself is installed editable.
 SOURCES := pyproject.toml jupyter_nbexec/_version.py $(wildcard jupyter-config/*/*.json)
 
@@ -28,7 +34,9 @@ demo: $(VENV)/.installed-demo  ## Run examples/iris.ipynb by HTTP, on a server o
 	$(IN_VENV) scripts/demo.py
 
 test: $(VENV)/.installed-test lint  ## Check everything; PYTEST_ARGS="…" for less
-	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+	$(IN_VENV) -m pytest $(PARALLEL) -m "not alone and not browser" $(PYTEST_ARGS) $(OR_NONE)
+	$(IN_VENV) -m pytest $(PARALLEL) -m browser $(PYTEST_ARGS) $(OR_NONE)
+	$(IN_VENV) -m pytest -m alone $(PYTEST_ARGS) $(OR_NONE)
 
 lint: $(VENV)/.installed-test  ## Check style and types
 	$(IN_VENV) -m ruff check .
@@ -39,8 +47,7 @@ test-sources: $(VENV)/.installed-test  ## Run notebooks and bad requests on ever
 	NBEXEC_SOURCES=all $(IN_VENV) -m pytest -m "sources or long" $(PYTEST_ARGS)
 
 test-ui: $(VENV)/.installed-test  ## Try the front end in a browser, and check its code
-	NBEXEC_TEST_UI=1 $(IN_VENV) scripts/install_test_tools.py
-	NBEXEC_TEST_UI=1 $(IN_VENV) -m pytest tests/ui $(PYTEST_ARGS)
+	$(IN_VENV) -m pytest $(PARALLEL) tests/ui $(PYTEST_ARGS)
 
 test-oldest: $(VENV)/.installed-test  ## Run the tests on the oldest versions that pyproject.toml allows
 	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
@@ -52,11 +59,11 @@ test-oldest: $(VENV)/.installed-test  ## Run the tests on the oldest versions th
 	$(VENV)-oldest/bin/python -m pytest -W default $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-test  ## Run hundreds of notebooks, kill servers, and look for what is lost or left behind
-	for script in soak crashes cancelling following isolation; do \
+	for script in soak crashes cancelling following isolation endpoints_crashes fuzzing; do \
 		$(IN_VENV) benchmarks/$$script.py $(SOAK_ARGS) || exit; done
 
 bench: $(VENV)/.installed-test  ## Measure overhead and latency, beside peers
-	for script in overhead status_latency history history_http asynchronous sources; do \
+	for script in overhead status_latency history history_http asynchronous sources endpoints; do \
 		$(IN_VENV) benchmarks/$$script.py || exit; done
 
 dist: $(VENV)/.installed-test  ## Build the sdist and the wheel

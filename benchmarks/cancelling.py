@@ -227,6 +227,7 @@ async def measure(report: Report, state: Callable[[Campaign, int], Awaitable[Non
         report.promise("none is queued or running", kept=not unfinished, found=unfinished)
         gone = await until(lambda: not server.below() and not kernels_of(server), PATIENCE)
         report.promise("no kernel and no process is left", kept=gone is not None, found=server.below())
+        await until(lambda: not server.kernel_files(), PATIENCE)
         files = server.kernel_files()
         report.promise("no connection file is left", kept=not files, found=files)
         await until(lambda: server.descriptors() <= before, PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
-from traitlets import Bool, Dict, Float, Integer, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Instance, Integer, List, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
 from jupyter_nbexec import (
@@ -31,8 +32,9 @@ from jupyter_nbexec import (
     webhooks,
 )
 from jupyter_nbexec import store as stores
-from jupyter_nbexec.handlers import base
+from jupyter_nbexec.handlers import base, docs
 from jupyter_nbexec.kernels import forkserver, managed, pool
+from jupyter_nbexec.serving import services
 
 MIB = 1 << 20
 
@@ -44,7 +46,8 @@ class NbExec(ExtensionApp):
     version = __version__
     description = "Run notebooks by HTTP: POST /api/nbexec/<path>"
     load_other_extensions = True
-    extension_url = "/api/nbexec/openapi.json"
+    extension_url = "/api/nbexec/docs"
+    static_paths = [str(docs.STATIC)]  # noqa: RUF012  # a trait of ExtensionApp
 
     default_timeout = Float(
         3600.0,
@@ -180,6 +183,45 @@ class NbExec(ExtensionApp):
         somebody `execute` on `jupyter_nbexec:runs` and nothing else.""",
     ).tag(config=True)
 
+    served_notebooks = List(
+        Unicode(),
+        help="""Contents paths of notebooks with annotated cells whose kernels are started with the server.
+        Others that have such cells are served as well: their kernels start with the first call.""",
+    ).tag(config=True)
+    endpoint_state = Enum(
+        ["kernel", "request"],
+        default_value="kernel",
+        help="""Where the state of a served notebook is that does not say so itself, by `"nbexec": {"state":
+        …}` in its metadata. `kernel`: each of its kernels keeps what calls have left there, as in Kernel
+        Gateway. `request`: each call has a kernel of its own that has executed the seed cells and nothing
+        else.""",
+    ).tag(config=True)
+    min_endpoint_kernels = Integer(
+        0,
+        min=0,
+        help="""Kernels that a served notebook keeps while nobody calls it, once it was called or started with
+        the server. 0: they are ended after warm_idle_timeout.""",
+    ).tag(config=True)
+    max_endpoint_kernels = Integer(
+        0,
+        min=0,
+        help="""Kernels that a served notebook may have; more are started when calls wait. 0: one, so that
+        what a call leaves in the kernel is there for the next; with state `request`, as many as there are
+        processors.""",
+    ).tag(config=True)
+    max_queued_calls = Integer(
+        100,
+        min=0,
+        help="""Calls of a served notebook that may wait for a kernel; further ones are refused with 429.
+        0: only those wait for whom a kernel is being started.""",
+    ).tag(config=True)
+    call_timeout = Float(
+        60.0,
+        min=0,
+        help="""Seconds that a call of an endpoint may take once it has a kernel, and that it may wait for one
+        that others use. 0: no limit.""",
+    ).tag(config=True)
+
     max_queued_async_runs = Integer(
         10_000,
         min=0,
@@ -246,6 +288,9 @@ class NbExec(ExtensionApp):
                 raise TraitError(f"NbExec.webhook_hosts: {pattern!r} {problem}")
         return patterns
 
+    #: How to stop what has begun, in the opposite order.
+    _exits = Instance(contextlib.AsyncExitStack, args=())
+
     def initialize_settings(self) -> None:
         """Build the parts."""
         server: Any = self.serverapp
@@ -292,9 +337,12 @@ class NbExec(ExtensionApp):
         )
         self._sending: asyncio.Task[None] | None = None
         self._readying: asyncio.Task[None] | None = None
+        for stop in (self._runs.stop, self._stop_sending, self._services.stop, self._stop_readying):
+            self._exits.push_async_callback(stop)
         self.settings["jupyter_nbexec"] = base.Parts(
             planner=planner,
             runs=self._runs,
+            services=self._services,
             max_timeout=self.max_timeout,
             max_body_bytes=self.max_body_bytes,
             body_timeout=self.body_timeout,
@@ -312,6 +360,8 @@ class NbExec(ExtensionApp):
             result_timeout=self.result_timeout,
         )
         opener = opening.Opener(limits)
+        if self.preload and not self.fork_kernels:
+            self.log.warning("NbExec.preload has no effect without NbExec.fork_kernels")
         fork_servers = forkserver.ForkServers(
             preload=self.preload,
             niceness=self.kernel_niceness,
@@ -332,13 +382,15 @@ class NbExec(ExtensionApp):
             at_once=os.cpu_count() or 1,
             log=self.log,
         )
+        kitchen = prepare.Kitchen(self._fresh, opener, limits)
+        self._services = self._make_services(kitchen, opener, limits)
         self._prepared = prepare.PreparedNotebooks(
-            prepare.Kitchen(self._fresh, opener, limits),
+            kitchen,
             patterns=self.prepared_notebooks,
             capacity=self.max_prepared_kernels,
             idle_timeout=self.warm_idle_timeout,
             default_timeout=self.default_timeout,
-            stamp=partial(notebooks.stamp, server.contents_manager),
+            look=partial(notebooks.look, server.contents_manager),
             log=self.log,
         )
         return perform.Performer(
@@ -355,6 +407,34 @@ class NbExec(ExtensionApp):
             save=partial(notebooks.save, server.contents_manager),
             log=self.log,
         )
+
+    def _make_services(
+        self, kitchen: prepare.Kitchen, opener: opening.Opener, limits: execute.Limits
+    ) -> services.Services:
+        server: Any = self.serverapp
+        return services.Services(
+            settings=services.Settings(
+                state=self.endpoint_state,
+                min_kernels=self.min_endpoint_kernels,
+                max_kernels=self.max_endpoint_kernels,
+                processors=os.cpu_count() or 1,
+                max_waiting=self.max_queued_calls,
+                timeout=self.call_timeout,
+                idle_timeout=self.warm_idle_timeout,
+                interrupt_grace=self.interrupt_grace,
+                seed_timeout=self.default_timeout,
+                drain_timeout=self.drain_timeout,
+                limits=limits,
+            ),
+            locate=self._locate,
+            look=partial(notebooks.look, server.contents_manager),
+            kitchen=kitchen,
+            opener=opener,
+            log=self.log,
+        )
+
+    async def _locate(self, path: str) -> planning.Plan:
+        return await self._planner.locate(path)
 
     async def _plan(self, path: str) -> planning.Plan:
         return await self._planner.plan(models.RunRequest(path=path))
@@ -380,7 +460,8 @@ class NbExec(ExtensionApp):
 
     def current_activity(self) -> int | None:
         """Tell the server how many runs there are, so that it does not stop for want of activity."""
-        return self._runs.unfinished or None
+        parts: base.Parts | None = self.settings.get("jupyter_nbexec")
+        return None if parts is None else parts.runs.unfinished or None
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002
         """Take up what an earlier server has left, and make kernels ready."""
@@ -394,15 +475,24 @@ class NbExec(ExtensionApp):
         await self._starter.start_fork_servers(self.preload)
         await self._fresh.start()
         await self._prepared.start(self._plan)
+        await self._services.start(self.served_notebooks)
 
     async def stop_extension(self) -> None:
         """End all runs, so that no request is left unanswered and no kernel alive."""
+        try:
+            await self._exits.aclose()
+        except Exception:
+            # If this went further, the server would never end, nor would the kernels of others.
+            self.log.exception("something has failed while it was stopped")
+
+    async def _stop_readying(self) -> None:
         if self._readying is not None:
             self._readying.cancel()
             await asyncio.wait({self._readying})
+
+    async def _stop_sending(self) -> None:
         if self._sending is not None:
             await self._sender.stop()
-        await self._runs.stop()
 
 
 main = launch_new_instance = NbExec.launch_instance

@@ -53,6 +53,7 @@ def brief(record: models.RunRecord, *, service: str) -> dict[str, Any]:
         "ended": models.to_timestamp(record.ended),
         "duration": record.duration,
         "parameters": record.request.parameters,
+        "user": record.request.caller,
         "kernel": None if record.kernel is None else record.kernel.to_json(),
         "progress": record.progress.to_json(),
         "result": record.result if succeeded else None,

@@ -22,11 +22,18 @@
     │   ├── NotANotebook              not_a_notebook            422
     │   ├── NoSuchKernel              no_such_kernel            422
     │   └── IdempotencyMismatch       idempotency_mismatch      422
+    ├── CallError                     (of an endpoint, once its cells are called)
+    │   ├── CellFailed                cell_error                500
+    │   ├── BadResponseInfo           bad_response_info         500
+    │   ├── OutputLost                output_lost               500
+    │   ├── KernelDied                kernel_died               502
+    │   ├── KernelStartFailed         kernel_start_failed       502
+    │   └── CallTimeout               timeout                   504
     ├── QueueFull                     queue_full                429
     ├── Stopping                      stopping                  503
     └── StorageUnavailable            storage_unavailable       503
 
-A cell that fails is not in this tree: it is the result of a run (`models.RunError`).
+A cell that fails in a run is not in this tree: it is the run's result (`models.RunError`).
 The docstring of a class is its default message.
 """
 
@@ -215,16 +222,59 @@ class IdempotencyMismatch(Unprocessable):
     code = "idempotency_mismatch"
 
 
+class CallError(NbexecError):
+    """The endpoint could not answer."""
+
+
+class CellFailed(CallError):
+    """A cell of the notebook failed."""
+
+    code = "cell_error"
+
+
+class BadResponseInfo(CallError):
+    """A ResponseInfo cell did not print what it should."""
+
+    code = "bad_response_info"
+
+
+class OutputLost(CallError):
+    """The endpoint put out more than this server takes, or some of it was lost on its way."""
+
+    code = "output_lost"
+
+
+class KernelDied(CallError):
+    """The kernel died."""
+
+    code = "kernel_died"
+    status = HTTPStatus.BAD_GATEWAY
+
+
+class KernelStartFailed(CallError):
+    """The kernel could not be started."""
+
+    code = "kernel_start_failed"
+    status = HTTPStatus.BAD_GATEWAY
+
+
+class CallTimeout(CallError):
+    """The endpoint took too long."""
+
+    code = "timeout"
+    status = HTTPStatus.GATEWAY_TIMEOUT
+
+
 class QueueFull(NbexecError):
     """Too many runs are waiting already; try again later."""
 
     code = "queue_full"
     status = HTTPStatus.TOO_MANY_REQUESTS
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, retry_after: int, message: str | None = None) -> None:
         #: Seconds after which a client may try again.
         self.retry_after = retry_after
-        super().__init__()
+        super().__init__(message)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -78,6 +78,13 @@ class CellFailure:
 class CannotPrepare(Exception):
     """The first cells of a notebook do not end well; a run will tell how."""
 
+    def __init__(self, failure: CellFailure | None = None, *, is_late: bool = False) -> None:
+        #: The cell that failed; None if it was something else.
+        self.failure = failure
+        #: Whether they took too long.
+        self.is_late = is_late
+        super().__init__("its first cells do not end well")
+
 
 class StartTimeoutError(Exception):
     """The kernel did not answer in time."""
@@ -176,8 +183,10 @@ class Execution:
     async def abandon(self) -> None:
         """Wait for the kernel no longer, once what it has said has been read. On the background loop."""
         self.is_stopping = True
-        give_up = time.monotonic() + LAST_WORDS
-        while (left := min(give_up, self.link.heard + QUIET) - time.monotonic()) > 0:
+        # What came while this loop had no time to look was not heard yet.
+        began = time.monotonic()
+        give_up = began + LAST_WORDS
+        while (left := min(give_up, max(began, self.link.heard) + QUIET) - time.monotonic()) > 0:
             await asyncio.sleep(left)
         self.link.fail(connection.ConnectionLost())
 
@@ -506,7 +515,7 @@ async def run_ahead(execution: Execution, context: zmq.asyncio.Context) -> None:
     runner, opened = await _begin(execution, context)
     await _run_cells(runner, execution, opened, is_all=False)
     if not execution.has_run_cells or execution.is_leaving or not _have_all_run(execution):
-        raise CannotPrepare
+        raise CannotPrepare(execution.failure)
     execution.has_run_cells = False
 
 
@@ -587,9 +596,9 @@ async def _run_cells(
         execution.cell_started = None
         execution.done.append(index)
         runner.tell_cell(index, "ended")
-        if _is_early_end(reply):
+        if is_early_end(reply):
             execution.has_run_cells = True
-            execution.is_leaving = _asks_exit(reply) and not _keeps_kernel(reply)
+            execution.is_leaving = is_leaving(reply)
             return None, reply
         execution.failure = _failure_of(execution, index, reply)
         if execution.failure is not None:
@@ -612,9 +621,11 @@ async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[s
         await runner.async_execute_cell(cell, index)
     except connection.ConnectionLost:
         # `exit()` ends the kernel: whether the rest of its words still came through is chance.
-        if link.reply is None or not _asks_exit(link.reply["content"]):
+        said = {} if link.reply is None else link.reply["content"]
+        if not asks_exit(said) and not result.is_leaving(said):
             raise
-        reply = link.reply["content"]
+        reply = said
+        link.has_lost_output |= not asks_exit(said)
     finally:
         link.end(index)
         client.iopub_channel.end()
@@ -625,17 +636,19 @@ async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[s
     return reply
 
 
-def _asks_exit(reply: dict[str, Any]) -> bool:
+def asks_exit(reply: dict[str, Any]) -> bool:
+    """Whether the cell called `exit()` or `quit()`."""
     return any(payload.get("source") == "ask_exit" for payload in reply.get("payload") or [])
 
 
-def _keeps_kernel(reply: dict[str, Any]) -> bool:
-    return any(payload.get("keepkernel") for payload in reply.get("payload") or [])
+def is_leaving(reply: dict[str, Any]) -> bool:
+    """Whether the kernel ends because the cell asked it to."""
+    return asks_exit(reply) and not any(payload.get("keepkernel") for payload in reply.get("payload") or [])
 
 
-def _is_early_end(reply: dict[str, Any]) -> bool:
+def is_early_end(reply: dict[str, Any]) -> bool:
     """Whether the notebook ended itself: `exit()`, or `SystemExit` with nothing to complain of."""
-    if _asks_exit(reply):
+    if asks_exit(reply):
         return True
     return bool(reply.get("ename") == "SystemExit" and str(reply.get("evalue")) in CLEAN_EXITS)
 

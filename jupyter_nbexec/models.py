@@ -141,6 +141,7 @@ class RunRequest:
     env: dict[str, str] = field(default_factory=dict, repr=False)  #: secrets; never shown
     save_as: str | None = None
     webhook: Webhook | None = None
+    caller: str | None = None  #: the name of who asks, to be shown; None where they have none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import posixpath
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from jupyter_nbexec import background, errors
 
 #: Contents managers whose notebooks are plain JSON files.
 FILE_MANAGERS = (AsyncLargeFileManager, LargeFileManager, AsyncFileContentsManager, FileContentsManager)
+#: Seconds that the clock of a file system goes in one step, at most: most, and some.
+CLOCK_STEP, SLOW_CLOCK_STEP = 0.05, 2.0
 #: Cells a notebook may have.
 MAX_CELLS = 10_000
 CELL_TYPES = frozenset({"code", "markdown", "raw"})
@@ -82,6 +86,12 @@ class Notebook:
         return self._own.get("prepare") is True
 
     @property
+    def state(self) -> str | None:
+        """Where the state of its endpoints is: `metadata.nbexec.state`, `kernel` or `request`."""
+        value = self._own.get("state")
+        return value if value in ("kernel", "request") else None
+
+    @property
     def watched(self) -> list[str]:
         """Contents paths of files that such cells depend on: `metadata.nbexec.watch`, from its folder."""
         names = self._own.get("watch")
@@ -98,6 +108,27 @@ class Notebook:
     def _own(self) -> dict[str, Any]:
         section = self.content.metadata.get("nbexec", {})
         return section if isinstance(section, dict) else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What can be seen of a file without reading it."""
+
+    modified: datetime | None
+    size: int | None
+
+    def may_hide_change(self, now: datetime) -> bool:
+        """Whether the file may be changed after `now` and look the same: clocks of files are coarse."""
+        # Some file systems, and some stores, count in seconds.
+        is_fine = self.modified is not None and self.modified.microsecond
+        return self._age(now) < (CLOCK_STEP if is_fine else SLOW_CLOCK_STEP)
+
+    def is_younger(self, seconds: float) -> bool:
+        """Whether the file was changed in so many seconds."""
+        return self._age(datetime.now(tz=timezone.utc)) < seconds
+
+    def _age(self, now: datetime) -> float:
+        return -math.inf if self.modified is None else (now - self.modified).total_seconds()
 
 
 async def is_same(contents_manager: Any, path: str, other: str) -> bool:
@@ -155,13 +186,13 @@ async def read(contents_manager: Any, path: str) -> Notebook:
     return await asyncio.to_thread(check, model["content"], path=path, modified=_modified(model))
 
 
-async def stamp(contents_manager: Any, path: str) -> str | None:
-    """Tell when a file or folder was last changed, and its size; None if there is none, or it is hidden."""
+async def look(contents_manager: Any, path: str) -> Look | None:
+    """Look at a file without reading it; None if there is none, or it is hidden."""
     try:
         model = await ensure_async(contents_manager.get(path, content=False))
     except (web.HTTPError, OSError):
         return None
-    return f"{model.get('last_modified')} {model.get('size')}"
+    return Look(modified=model.get("last_modified"), size=model.get("size"))
 
 
 def parse(text: str, *, path: str | None = None, modified: str | None = None) -> Notebook:

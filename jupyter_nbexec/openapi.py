@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 from . import errors, models
+from .endpoints import document as endpoint_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from .endpoints import annotated
 
 _Object: TypeAlias = "dict[str, Any]"
 
 _ROOT: Final = "/api/nbexec"
+#: Under which headings the operations are shown.
+_NOTEBOOKS: Final = "Notebooks"
+_RUNS: Final = "Runs"
+_SERVICE: Final = "This service"
 
 #: The statuses that answer a run that has ended, and what they mean.
 _RUN_STATUSES: Final = {
@@ -33,7 +40,7 @@ def document(*, version: str, base_url: str) -> _Object:
             f"{_ROOT}/{{path}}": {
                 "parameters": [_path_parameter()],
                 "get": _describe("describe"),
-                "post": _run("run", "Run the notebook at this path", runs),
+                "post": _run("run", "Run the notebook at this path", runs, example={"parameters": {}}),
             },
             _ROOT: {
                 "post": _run(
@@ -41,17 +48,51 @@ def document(*, version: str, base_url: str) -> _Object:
                     "Run the notebook that the body holds; it is not saved",
                     {"$ref": "#/components/schemas/SentRunRequest"},
                     needs_body=True,
+                    example={"notebook": _ONE_CELL},
                 )
             },
             f"{_ROOT}/openapi.json": {"get": _get_document()},
+            f"{_ROOT}/docs": {"get": _get_docs()},
             **_runs_paths(),
+            **endpoint_documents.any_path(_ROOT),
         },
+        "components": _components(),
+        "tags": [{"name": name} for name in (_NOTEBOOKS, endpoint_documents.HEADING, _RUNS, _SERVICE)],
+    }
+
+
+def endpoints(
+    tables: Mapping[str, Iterable[annotated.Endpoint]],
+    *,
+    title: str,
+    description: str,
+    version: str,
+    base_url: str,
+) -> _Object:
+    """Describe endpoints alone: those of notebooks that are mounted below prefixes of this `base_url`.
+
+    `version` is that of the service, and `description` may be Markdown.
+    """
+    names: set[str] = set()
+    paths: _Object = {}
+    for prefix, table in tables.items():
+        paths |= endpoint_documents.paths(table, prefix=prefix.rstrip("/"), names=names)
+    return {
+        **_head(title, description, version=version, base_url=base_url),
+        "paths": paths,
         "components": _components(),
     }
 
 
-def service(*, version: str, base_url: str, path: str, schema: _Object) -> _Object:
-    """Describe one notebook; `schema` is the JSON Schema of its parameters."""
+def service(
+    *,
+    version: str,
+    base_url: str,
+    path: str,
+    schema: _Object,
+    table: Iterable[annotated.Endpoint] = (),
+) -> _Object:
+    """Describe one notebook; `schema` is the JSON Schema of its parameters, `table` has its endpoints."""
     needs_body = bool(schema.get("required"))
     components = _components()
     components["schemas"]["Parameters"] = schema
@@ -65,11 +106,24 @@ def service(*, version: str, base_url: str, path: str, schema: _Object) -> _Obje
         "paths": {
             f"{_ROOT}/{quote(path)}": {
                 "get": _describe("describe"),
-                "post": _run("run", f"Run {path}", request, needs_body=needs_body),
-            }
+                "post": _run(
+                    "run",
+                    f"Run {path}",
+                    request,
+                    needs_body=needs_body,
+                    example=None if needs_body else {"parameters": _defaults(schema)},
+                ),
+            },
+            **endpoint_documents.paths(table, prefix=f"{_ROOT}/{quote(path)}", names={"describe", "run"}),
         },
         "components": components,
     }
+
+
+def _defaults(schema: _Object) -> _Object:
+    """The values that parameters have where nothing is said."""
+    described = schema.get("properties", {})
+    return {name: each["default"] for name, each in described.items() if "default" in each}
 
 
 def _head(title: str, description: str, *, version: str, base_url: str) -> _Object:
@@ -100,7 +154,15 @@ def _path_parameter() -> _Object:
     }
 
 
-def _run(operation: str, summary: str, request: _Object, *, needs_body: bool = False) -> _Object:
+def _run(
+    operation: str,
+    summary: str,
+    request: _Object,
+    *,
+    needs_body: bool = False,
+    example: _Object | None = None,
+) -> _Object:
+    body = {"schema": request, **({} if example is None else {"example": example})}
     schema = {"$ref": "#/components/schemas/Run"}
     timing = {"description": "queue, kernel, run, total", "schema": {"type": "string"}}
     succeeded = {
@@ -110,7 +172,7 @@ def _run(operation: str, summary: str, request: _Object, *, needs_body: bool = F
             "application/json": {"schema": schema},
             "application/x-ipynb+json": {"schema": {"type": "object"}},
             "text/html": {"schema": {"type": "string"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
             "*/*": {},
         },
     }
@@ -124,11 +186,12 @@ def _run(operation: str, summary: str, request: _Object, *, needs_body: bool = F
     }
     return {
         "operationId": operation,
+        "tags": [_NOTEBOOKS],
         "summary": summary,
         "description": "Answers when the run has ended. A client that hangs up cancels it, unless it sent "
         "`Prefer` or an `Idempotency-Key`.",
         "parameters": [_PREFER, _KEY],
-        "requestBody": {"required": needs_body, "content": {"application/json": {"schema": request}}},
+        "requestBody": {"required": needs_body, "content": {"application/json": body}},
         "responses": {"200": succeeded, "202": accepted, **_refusals(), **dict(_failures())},
     }
 
@@ -138,31 +201,44 @@ def _describe(operation: str) -> _Object:
     found = {"description": "What it takes.", "content": {"application/json": {"schema": schema}}}
     return {
         "operationId": operation,
+        "tags": [_NOTEBOOKS],
         "summary": "Describe the notebook: its parameters, their JSON Schema, its kernel",
         "responses": {"200": found, **_refusals("403", "404", "405", "422", "500")},
     }
 
 
 def _get_document() -> _Object:
-    path = {
-        "name": "path",
-        "in": "query",
-        "description": "Describe this notebook alone, with typed parameters.",
-        "schema": {"type": "string"},
-    }
+    path = _query("path", "Describe this notebook alone, with typed parameters.", {"type": "string"})
     found = {"description": "OpenAPI 3.1.", "content": {"application/json": {"schema": {"type": "object"}}}}
     return {
         "operationId": "openapi",
+        "tags": [_SERVICE],
         "summary": "This document",
         "parameters": [path],
         "responses": {"200": found, **_refusals("403", "404", "405", "422", "500")},
     }
 
 
+def _get_docs() -> _Object:
+    path = _query("path", "Show this notebook alone.", {"type": "string"})
+    page = {"description": "HTML.", "content": {"text/html": {"schema": {"type": "string"}}}}
+    login = {
+        "description": "A browser that is not authenticated is sent to the login.",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
+    return {
+        "operationId": "docs",
+        "tags": [_SERVICE],
+        "summary": "A page to try all of this in",
+        "parameters": [path],
+        "responses": {"200": page, "302": login, **_refusals("403", "405", "500")},
+    }
+
+
 def _runs_paths() -> _Object:
     run = {"application/json": {"schema": {"$ref": "#/components/schemas/Run"}}}
-    shapes = {**run, **{name: {"schema": {"type": "string"}} for name in ("text/html", "text/event-stream")}}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    shapes: _Object = {**run, "text/html": {"schema": {"type": "string"}}, "text/event-stream": {}}
+    events: _Object = {"text/event-stream": {}}
     notebook = {"application/x-ipynb+json": {"schema": {"type": "object"}}, "text/html": shapes["text/html"]}
     listed = {"application/json": {"schema": {"$ref": "#/components/schemas/RunList"}}}
     wait = _query("wait", "Seconds to wait for its end.", {"type": "number", "minimum": 0, "maximum": 60})
@@ -176,14 +252,16 @@ def _runs_paths() -> _Object:
             "get": _read("getRun", "Read a run", {**shapes, "*/*": {}}, "400 406", wait),
             "delete": {
                 "operationId": "deleteRun",
+                "tags": [_RUNS],
                 "summary": "Forget a run; one that has not ended is cancelled first",
-                "responses": {"204": {"description": "It is gone."}, **_refusals("403", "404", "503")},
+                "responses": {"204": {"description": "It is gone."}, **_refusals("403", "404", "405", "503")},
             },
         },
         f"{_ROOT}/runs/{{run_id}}/cancel": {
             "parameters": one,
             "post": {
                 "operationId": "cancelRun",
+                "tags": [_RUNS],
                 "summary": "Cancel a run",
                 "responses": {
                     "202": {"description": "It will end as `cancelled`.", "content": run},
@@ -202,6 +280,7 @@ def _runs_paths() -> _Object:
         f"{_ROOT}/runs/prune": {
             "post": {
                 "operationId": "pruneRuns",
+                "tags": [_RUNS],
                 "summary": "Forget the runs that the retention settings do not keep, now",
                 "responses": {
                     "200": {
@@ -218,6 +297,7 @@ def _runs_paths() -> _Object:
 def _read(operation: str, summary: str, content: _Object, refused: str, *parameters: _Object) -> _Object:
     return {
         "operationId": operation,
+        "tags": [_RUNS],
         "summary": summary,
         "parameters": list(parameters),
         "responses": {
@@ -267,7 +347,10 @@ def _components() -> _Object:
             },
             "xsrf": {"type": "apiKey", "in": "header", "name": "X-XSRFToken"},
         },
-        "responses": {f"Error{status}": _error_response(status) for status in _error_statuses()},
+        "responses": {
+            **{f"Error{status}": _error_response(status) for status in _error_statuses()},
+            **endpoint_documents.responses(),
+        },
         "schemas": {
             "RunRequest": _request_schema({}),
             "SentRunRequest": _request_schema({"notebook": _NOTEBOOK}, required=["notebook"]),
@@ -285,7 +368,10 @@ def _components() -> _Object:
 def _error_classes(
     parent: type[errors.NbexecError] = errors.NbexecError,
 ) -> Iterator[type[errors.NbexecError]]:
+    """What is answered instead of a run; calls of endpoints fail in ways of their own."""
     for child in parent.__subclasses__():
+        if child is errors.CallError:
+            continue
         if "code" in vars(child):
             yield child
         yield from _error_classes(child)
@@ -340,6 +426,15 @@ _SECONDS: Final = {"type": "number", "exclusiveMinimum": 0}
 _CELL: Final = {
     "cell": _nullable("integer", description="Index of the cell in the stored notebook."),
     "cell_id": _nullable("string", description="Its id there, if it has one."),
+}
+#: The smallest notebook that has a result.
+_ONE_CELL: Final = {
+    "nbformat": 4,
+    "nbformat_minor": 4,
+    "metadata": {},
+    "cells": [
+        {"cell_type": "code", "source": "1 + 1", "metadata": {}, "outputs": [], "execution_count": None}
+    ],
 }
 _NOTEBOOK: Final = {"type": "object", "description": "A notebook of nbformat 4.", "required": ["cells"]}
 
@@ -439,6 +534,7 @@ _RUN: Final[_Object] = {
         "ended": _TIME,
         "duration": _nullable("number", description="Seconds."),
         "parameters": {"type": "object"},
+        "user": _nullable("string", description="The name of who asked for it, where they have one."),
         "kernel": {
             "type": ["object", "null"],
             "properties": {
@@ -538,8 +634,22 @@ _DESCRIPTION: Final[_Object] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"method": {"type": "string"}, "path": {"type": "string"}},
-                "required": ["method", "path"],
+                "properties": {
+                    "method": {"type": "string"},
+                    "path": {"type": "string", "description": "As annotated, with `:name` for parameters."},
+                    "description": {"type": "string"},
+                    "cells": {"type": "array", "items": {"type": "integer"}},
+                    "response_cells": {"type": "array", "items": {"type": "integer"}},
+                    "parameters": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {"name": {"type": "string"}, "in": {"const": "path"}},
+                            "required": ["name", "in"],
+                        },
+                    },
+                },
+                "required": ["method", "path", "description", "cells", "response_cells", "parameters"],
             },
         },
         "last_modified": _TIME,
@@ -587,7 +697,7 @@ _LAST_EVENT_ID: Final[_Object] = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "Go on after this event.",
-    "schema": {"type": "integer", "minimum": 0},
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
 _RUN_ID: Final[_Object] = {
     "name": "run_id",

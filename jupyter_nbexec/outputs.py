@@ -143,6 +143,11 @@ def mime_types(outputs: Sequence[_Object]) -> list[str]:
     return list(found)
 
 
+def is_mime(name: str) -> bool:
+    """Whether a key of a MIME bundle is a MIME type."""
+    return _MIME_TYPE.fullmatch(name) is not None
+
+
 def find_mime(outputs: Sequence[_Object], wanted: str) -> tuple[str, models.JsonValue] | None:
     """Find the last output of a type, which may have wildcards as in `image/*`: its type and its data."""
     kind, _, subtype = wanted.lower().partition("/")

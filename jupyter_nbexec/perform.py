@@ -130,6 +130,17 @@ class Performer:
             await asyncio.sleep((time.monotonic() - began) / SAVING_SHARE)
 
     async def _lease_and_execute(self, run: live.Run) -> None:
+        """Execute a run; on another kernel if the first ends before it could be asked for anything.
+
+        Kernels do so whose ports, which are chosen before they open them, somebody else has opened meanwhile.
+        """
+        if not await self._try(run, is_last=False):
+            self._log.warning("run %s: its kernel ended at its start; another one is started", run.id)
+            run.execution = None
+            await self._try(run, is_last=True)
+
+    async def _try(self, run: live.Run, *, is_last: bool) -> bool:
+        """Execute a run. False: the kernel has ended at its start, and this was not the last attempt."""
         plan = _plan_of(run)
         request = kernels.KernelRequest(
             name=plan.kernel_name,
@@ -142,8 +153,8 @@ class Performer:
         try:
             async with self._kernel_for(plan, request) as (kernel, prepared):
                 run.kernel = models.KernelInfo(name=kernel.name, id=kernel.id, source=kernel.source)
-                run.publish_status()
-                await self._execute(run, kernel, prepared)
+                if not await self._execute(run, kernel, prepared, is_last=is_last):
+                    return False
                 run.mark_phase("run")
         except kernels.KernelStartError as error:
             code = models.ErrorCode.KERNEL_START_FAILED
@@ -153,6 +164,7 @@ class Performer:
                 patience = 0.0 if request.id is None else LENT_PATIENCE
                 await self._opener.submit(execute.close(run.execution, patience))
                 run.warnings += run.execution.link.warnings
+        return True
 
     @asynccontextmanager
     async def _kernel_for(
@@ -169,9 +181,14 @@ class Performer:
             yield kernel, None
 
     async def _execute(
-        self, run: live.Run, kernel: kernels.LeasedKernel, prepared: prepare.Prepared | None
-    ) -> None:
-        """Execute on the background loop, and watch from here."""
+        self,
+        run: live.Run,
+        kernel: kernels.LeasedKernel,
+        prepared: prepare.Prepared | None,
+        *,
+        is_last: bool,
+    ) -> bool:
+        """Execute on the background loop, and watch from here. False as `_try` says."""
         size = _plan_of(run).size
         execution = await background.offload(size, self._prepare, run, kernel, prepared)
         loop = asyncio.get_running_loop()
@@ -182,6 +199,8 @@ class Performer:
         execution.on_event = on_event
         run.execution = execution
         run.last_cell = execution.last
+        # Not sooner: now it can say of how many cells.
+        run.publish_status()
         for event in prepared.events if prepared is not None else ():
             run.publish_of_cell(*event)
         run.has_progressed.clear()
@@ -197,6 +216,9 @@ class Performer:
         task = self._opener.submit(self._run_notebook(execution, self._opener.context))
         try:
             await watcher.until_done(task)
+            has_ended_early = kernel.is_owned and watcher.death is not None and not execution.is_ready
+            if has_ended_early and watcher.ending is None and not is_last:
+                return False
             run.mark_phase("kernel")  # where there was no cell to mark it
             run.error = self._judge(run, watcher, task.exception())
         finally:
@@ -206,6 +228,7 @@ class Performer:
             elif execution.is_stuck:
                 await kernel.interrupt()
             kernel.is_leaving, kernel.is_settled = execution.is_leaving, execution.is_settled
+        return True
 
     def _timeout(self, run: live.Run) -> float:
         """Seconds the run may take: what the request, the notebook, or else the server says."""

@@ -11,6 +11,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from traitlets import TraitError
 
 from jupyter_nbexec import background, documents, errors, languages, models, notebooks, parameters, requests
+from jupyter_nbexec.endpoints import annotated
 from jupyter_nbexec.kernels import gateway, managed, specs
 
 
@@ -35,6 +36,7 @@ class Description:
     is_available: bool
     parameters: list[models.Parameter]
     schema: dict[str, models.JsonValue]
+    endpoints: annotated.Table
 
 
 class Planner:
@@ -76,6 +78,23 @@ class Planner:
         await background.offload(size, _check, request, notebook, spec, language)
         return Plan(request=request, notebook=notebook, kernel_name=spec.name, language=language, size=size)
 
+    async def locate(self, path: str, kernel_name: str = "") -> Plan:
+        """Decide on the notebook and kernel of a service. Raises as `plan` does, but knows no parameters.
+
+        `kernel_name`, if it says any, is used whatever the notebook has.
+        """
+        notebook = await notebooks.read(self._contents, path)
+        default = self._kernels.default_kernel_name
+        spec = await self._find_or_trust(kernel_name or notebook.kernel_name or default)
+        language = languages.find(spec.name, spec.language or notebook.language)
+        return Plan(
+            request=models.RunRequest(path=path),
+            notebook=notebook,
+            kernel_name=spec.name,
+            language=language,
+            size=notebook.size,
+        )
+
     async def restore(self, record: models.RunRecord, content: bytes) -> Plan:
         """Make the plan of a run again from what the store holds of it. Raises NoSuchKernel."""
         stored, origins = await asyncio.to_thread(documents.unpack, content)
@@ -107,6 +126,9 @@ class Planner:
             is_available=spec is not None,
             parameters=declared or [],
             schema=parameters.schema(declared),
+            endpoints=await background.offload(
+                notebook.size, annotated.of_notebook, notebook.content.cells, notebook.cell_ids, language
+            ),
         )
 
     async def _notebook(self, request: models.RunRequest, size: int) -> notebooks.Notebook:

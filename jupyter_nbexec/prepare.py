@@ -7,7 +7,6 @@ none is ready, and where preparing fails, the run executes everything itself.
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 import hashlib
 import json
@@ -20,11 +19,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from jupyter_nbexec import background, errors, execute, inject, kernels, opening, planning
+from jupyter_nbexec import background, execute, inject, kernels, notebooks, opening, planning, watch
 from jupyter_nbexec.kernels import connection, managed, pool
 
-#: Seconds between looks at a kernel that is being prepared.
-TICK = 0.25
 #: Type, index of the cell, and data: what `execute.Execution.on_event` is called with.
 Event = tuple[str, int | None, dict[str, Any]]
 
@@ -35,10 +32,11 @@ class Recipe:
 
     place: pool.Place
     digest: str  #: of the cells
-    watched: tuple[tuple[str, str | None], ...]  #: the files that they depend on, and when these changed
+    watched: tuple[tuple[str, notebooks.Look | None], ...]  #: the files that they depend on, as they were
     cells: tuple[NotebookNode, ...] = field(compare=False, repr=False)
     metadata: NotebookNode = field(compare=False, repr=False)
     timeout: float = field(compare=False)
+    env: tuple[tuple[str, str], ...] = ()  #: on top of the server's own
 
 
 @dataclass(eq=False)
@@ -62,7 +60,9 @@ class Kitchen:
         """Execute the cells of a recipe. Raises CannotPrepare, KernelStartError and what `open` raises."""
         place = recipe.place
         kernel = await self._fresh.take(
-            kernels.KernelRequest(name=place.name, path=place.path, session_name=place.session_name)
+            kernels.KernelRequest(
+                name=place.name, path=place.path, session_name=place.session_name, env=dict(recipe.env)
+            )
         )
         try:
             kernel.hide()
@@ -70,7 +70,7 @@ class Kitchen:
                 kernel.opened = await self._opener.open(kernel)
             return await self._execute(recipe, kernel)
         except BaseException:
-            await self._end(kernel)
+            await self.end(kernel)
             raise
 
     async def is_good(self, prepared: Prepared) -> bool:
@@ -85,7 +85,17 @@ class Kitchen:
         """End one that nobody has used."""
         await self._opener.submit(execute.close(prepared.execution, 0.0))
         prepared.kernel.opened = None
-        await self._end(prepared.kernel)
+        await self.end(prepared.kernel)
+
+    async def end(self, kernel: managed.ManagedKernel, *, is_asked: bool = False) -> None:
+        """End a kernel that was taken; one that `is_asked` to may first do what it does at its end."""
+        if kernel.opened is not None:
+            await self._opener.close(kernel.opened)
+        kernel.show()
+        if not is_asked:
+            await kernel.kill()
+        async with self._fresh.lend(kernel):
+            pass
 
     async def _execute(self, recipe: Recipe, kernel: managed.ManagedKernel) -> Prepared:
         notebook = nbformat.v4.new_notebook(
@@ -101,27 +111,21 @@ class Kitchen:
             on_event=lambda *event: events.append(event),
         )
         running = self._opener.submit(execute.run_ahead(execution, self._opener.context))
-        deadline = time.monotonic() + recipe.timeout
-        while not (await asyncio.wait({running}, timeout=TICK))[0]:
-            kernel.touch()
-            is_dead = await kernel.death() is not None
-            if not is_dead and time.monotonic() >= deadline:
-                await kernel.kill()
-            if is_dead or time.monotonic() >= deadline:
-                await self._opener.submit(execution.abandon())
+        watcher = watch.Watch(
+            execution,
+            kernel,
+            submit=self._opener.submit,
+            deadline=time.monotonic() + recipe.timeout,
+            cell_timeout=None,
+            grace=0.0,
+        )
+        await watcher.until_done(running)
         try:
             running.result()
         except connection.ConnectionLost as error:
-            raise execute.CannotPrepare from error
+            is_late = watcher.ending is watch.Ending.TIMEOUT
+            raise execute.CannotPrepare(is_late=is_late) from error
         return Prepared(kernel, execution, events)
-
-    async def _end(self, kernel: managed.ManagedKernel) -> None:
-        if kernel.opened is not None:
-            await self._opener.close(kernel.opened)
-        kernel.show()
-        await kernel.kill()
-        async with self._fresh.lend(kernel):
-            pass
 
 
 class PreparedNotebooks:
@@ -135,18 +139,18 @@ class PreparedNotebooks:
         capacity: int,
         idle_timeout: float,
         default_timeout: float,
-        stamp: Callable[[str], Awaitable[str | None]],
+        look: Callable[[str], Awaitable[notebooks.Look | None]],
         log: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
         """`patterns`: of contents paths. `capacity`: kernels in all; 0: none is prepared.
 
-        `stamp` tells when a file was last changed.
+        `look` tells whether a file has changed.
         """
         self._kitchen = kitchen
         self._patterns = list(patterns)
         self._capacity = capacity
         self._default_timeout = default_timeout
-        self._stamp = stamp
+        self._look = look
         self._log = log
         self._pool: pool.Pool[Recipe, Prepared] = pool.Pool(
             kitchen,
@@ -165,8 +169,8 @@ class PreparedNotebooks:
                 continue
             try:
                 recipe = await self._recipe(await plan(path))
-            except errors.NbexecError as error:
-                self._log.warning("notebook %r cannot be prepared: %s", path, error.message)
+            except Exception as error:  # a contents manager may raise anything
+                self._log.warning("notebook %r cannot be prepared: %s", path, error or type(error).__name__)
                 continue
             if recipe is not None:
                 self._pool.fill(recipe, 1)
@@ -203,15 +207,15 @@ class PreparedNotebooks:
             return None
         return Recipe(
             place=pool.Place(plan.kernel_name, notebook.folder, notebook.path or ""),
-            digest=await background.offload(plan.size, _digest, cells),
-            watched=tuple([(path, await self._stamp(path)) for path in notebook.watched]),
+            digest=await background.offload(plan.size, digest, cells),
+            watched=tuple([(path, await self._look(path)) for path in notebook.watched]),
             cells=tuple(cells),
             metadata=notebook.content.metadata,
             timeout=notebook.default_timeout or self._default_timeout or float("inf"),
         )
 
 
-def _digest(cells: list[NotebookNode]) -> str:
+def digest(cells: list[NotebookNode]) -> str:
     """Tell cells apart by all that matters when they are executed, and by what is shown of them."""
     left_out = ("outputs", "execution_count")
     seen = [{key: value for key, value in cell.items() if key not in left_out} for cell in cells]

@@ -23,6 +23,8 @@ LEAVING: Final = "nbexec_leaving"
 
 #: Reaches the shell and what `opening` has left there, past the notebook's names.
 _SHELL = "f.__globals__['__builtins__'].__import__('IPython').get_ipython()"
+#: What a forked kernel has been given of what `opening` brings (`kernels/zygote.py`).
+_COMPILED = "jupyter_nbexec_compiled"
 _STEWARD = f"{_SHELL}.kernel.__dict__[{steward.PLACE!r}]"
 
 
@@ -57,14 +59,23 @@ def expression(execution_count: int, max_bytes: int) -> str:
 @functools.cache
 def opening() -> str:
     """Write the expression with which a run begins on a kernel of its own: `closing` rests on it."""
-    execute = "f.__globals__['__builtins__'].exec"
+    execute = "f.__globals__['__builtins__'].exec(compiled.get(source, source), ns)"
+    sources = (_source("in_kernel.py"), _source("steward.py"))
     return (
-        "(lambda f, ns: ("
-        f"{execute}({_source('in_kernel.py')!a}, ns), "
-        f"{execute}({_source('steward.py')!a}, ns), "
+        "(lambda f, ns: (lambda compiled: ("
+        f"[{execute} for source in {sources!a}], "
         f"ns['begin']({_SHELL}, ns)"
-        ")[2])(lambda: 0, {'__name__': 'jupyter_nbexec.in_kernel'})"
+        f")[1])({_SHELL}.kernel.__dict__.pop({_COMPILED!r}, {{}})))"
+        "(lambda: 0, {'__name__': 'jupyter_nbexec.in_kernel'})"
     )
+
+
+def receiving(name: str, key: str) -> str:
+    """Write the expression that has each cell find what came under `key` in its message's metadata.
+
+    It is in the variable `name` then. The kernel has evaluated `opening`.
+    """
+    return f"(lambda f: {_STEWARD}['receive']({_SHELL}, {name!a}, {key!a}))(lambda: 0)"
 
 
 def entering(folder: str, session_name: str) -> str:

@@ -579,8 +579,10 @@ class RunManager:
     def _on_beat(self, beat: membership.Beat) -> None:
         if not beat.is_alive:
             self._log.error("the other servers hold this one for dead: its runs are ended")
+            # What it owns all the same came later: to a store that was taken away and is begun anew.
             for run in list(self._runs.values()):
-                run.ask_to_end(watch.Ending.STOP)
+                if run.id not in beat.owned:
+                    run.ask_to_end(watch.Ending.STOP)
         for record in beat.closed:
             self._log.warning("run %s: closed, since its server has died", record.id)
             self._listener.run_ended(record)

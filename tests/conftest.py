@@ -15,15 +15,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import gateways, sources
+from tests import gateways, processes, sources
 from tests.postgresql import Cluster, running
 
 #: Seconds a server may take to come up.
 DEADLINE = 60.0
+# Servers that tests start say where they stand when they are aborted, as `processes` does if they do not end.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Describe the marks of tests that run on every source of kernels, or seldom."""
+    """Describe the marks of tests that run on every source of kernels, seldom, or with no others beside."""
+    config.addinivalue_line("markers", "alone: needs the machine for itself: `make test` runs it last")
+    config.addinivalue_line("markers", "browser: those of tests/ui, which `make test` runs apart")
     config.addinivalue_line("markers", "long: only with `make test-sources`")
     config.addinivalue_line("markers", "sources: run with every source of kernels (tests/sources.py)")
 
@@ -134,8 +138,7 @@ def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
         url = _wait_for(process, folder, token)
         yield LiveServer(url=url, token=token, root=root, pid=process.pid, log=folder / "log")
     finally:
-        process.terminate()
-        process.wait(timeout=DEADLINE)
+        processes.end(process, folder / "log")
 
 
 def _wait_for(process: subprocess.Popen[bytes], folder: Path, token: str) -> str:

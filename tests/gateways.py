@@ -1,7 +1,8 @@
-"""A real Kernel Gateway on loopback, in websocket mode, behind a token."""
+"""A real Kernel Gateway on loopback, in one of its modes, behind a token."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import socket
@@ -9,14 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from tests import processes
+
 #: Seconds a gateway may take to come up.
 DEADLINE = 60.0
+#: Ports that nobody is given who asks for any: those begin at 32768 (Linux) or 49152.
+PORTS = range(10_000, 30_000)
+#: Test processes beside each other begin far apart.
+_places = itertools.count(os.getpid() * 997)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +47,19 @@ class Gateway:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a port that nobody listens at, nor will before it is used."""
+    while True:
+        port = PORTS[next(_places) % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
 def running(
-    folder: Path, *options: str, port: int | None = None, token: str | None = None
+    folder: Path, *options: str, port: int | None = None, token: str | None = None, ready: str = "/api"
 ) -> Iterator[Gateway]:
-    """Run a gateway in a folder, which is where its kernels are."""
+    """Run a gateway in a folder, which is where its kernels are; `ready` is what it has once it is up."""
     port, token = port or free_port(), token or secrets.token_hex(16)
     folder.mkdir(exist_ok=True)
     environment = {
@@ -75,19 +83,25 @@ def running(
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
     gateway = Gateway(url=f"http://127.0.0.1:{port}", token=token, pid=process.pid, log=log)
     try:
-        _wait_for(gateway, process)
+        _wait_for(gateway, process, ready)
         yield gateway
     finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=DEADLINE)
+        processes.end(process, log)
 
 
-def _wait_for(gateway: Gateway, process: subprocess.Popen[bytes]) -> None:
+@contextmanager
+def serving(folder: Path, notebook: Path, *options: str) -> Iterator[Gateway]:
+    """Run a gateway in its notebook-http mode."""
+    own = ["--KernelGatewayApp.api=kernel_gateway.notebook_http", f"--KernelGatewayApp.seed_uri={notebook}"]
+    with running(folder, *own, *options, ready="/_api/spec/swagger.json") as gateway:
+        yield gateway
+
+
+def _wait_for(gateway: Gateway, process: subprocess.Popen[bytes], ready: str) -> None:
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if gateway.get("/api").status_code == 200:
+            if gateway.get(ready).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

@@ -16,6 +16,8 @@ import nbformat
 import psutil
 import pytest
 
+from tests import processes
+
 DEADLINE = 90.0
 #: What the kernel of a run is known by.
 KERNEL = "ipykernel_launcher"
@@ -44,8 +46,7 @@ def program(name: str, folder: Path, *options: str) -> Iterator[tuple[httpx.Clie
         with httpx.Client(base_url=url, headers=headers, timeout=DEADLINE, trust_env=False) as client:
             yield client, process
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        processes.end(process, folder / "log", deadline=30.0)
 
 
 def _url(process: subprocess.Popen[bytes], folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,7 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parents[1] / "benchmarks"
-#: Seconds a short form may take before it counts as hung.
-DEADLINE = 240
+from tests import campaigns
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="processes are looked at through /proc"
@@ -24,27 +23,14 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module of the benchmarks, which are scripts beside each other."""
-    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(campaigns.BENCHMARKS))
     return importlib.import_module(request.param)
 
 
-def run(script: str, *arguments: str) -> str:
-    """Run a script; what it said."""
-    ended = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
-
-
+@pytest.mark.alone
 def test_sources(tmp_path: Path) -> None:
     """The comparison of kernel sources has all its figures, from right answers only."""
-    said = run("sources.py", "--short", "--output", str(tmp_path))
+    said = campaigns.run("sources.py", "--short", "--output", str(tmp_path))
 
     document = json.loads((tmp_path / "sources.json").read_text(encoding="utf-8"))
     assert {"when", "machine", "peers", "modes", "contenders", "memory", "must"} <= document.keys()
@@ -67,9 +53,22 @@ def test_sources(tmp_path: Path) -> None:
     assert "one cell, 1 + 1" in said
 
 
+@pytest.mark.alone
+def test_endpoints() -> None:
+    """The comparison with Kernel Gateway's endpoints has all its figures, from right answers only."""
+    said = campaigns.run("endpoints.py", "--short")
+
+    for name in ("gateway", "nbexec"):
+        for kernels in (1, 2):
+            assert re.search(rf"^{name} +{kernels} kernels  alone p50 +[\d.]+ ms", said, re.MULTILINE), said
+    assert said.count("Kernel Gateway") == 3
+    assert "not measured" not in said
+
+
+@pytest.mark.alone
 def test_isolation() -> None:
     """Runs on one server do not meet, and leave nothing; not even when it is killed."""
-    run("isolation.py", "--mode", "forked", "--short")
+    campaigns.run("isolation.py", "--mode", "forked", "--short")
 
 
 @pytest.mark.parametrize("module", ["figures"], indirect=True)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "cancelling.py"
-#: Seconds a state may take before it counts as hung.
-DEADLINE = 240
+from tests import campaigns
+
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize(
@@ -28,13 +24,4 @@ DEADLINE = 240
 )
 def test_cancelling(state: str) -> None:
     """Runs that are cancelled in this state end as they should, and leave nothing."""
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), "--short", state],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-
-    assert ended.returncode == 0, ended.stdout
+    campaigns.run("cancelling.py", "--short", state)

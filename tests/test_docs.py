@@ -17,6 +17,8 @@ import nbformat
 import pytest
 
 from jupyter_nbexec import app, cli, client, errors, models
+from jupyter_nbexec.serve import application, gateway
+from tests import gateways, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +35,6 @@ PAGES = [
 ]
 DOCS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 TRAITS = dict(app.NbExec.class_own_traits(config=True))
-#: Of a later version: its resources do not exist yet, so nothing can be refused with it.
-LATER = {"endpoint_not_found"}
 
 
 def section(title: str) -> str:
@@ -104,9 +104,7 @@ def test_every_code_is_documented() -> None:
         re.findall(r"`([a-z]+_[a-z_]+|stopping|timeout)`", section("Errors").replace("`kernel_id`", ""))
     )
 
-    assert listed == ({kind.code for kind in every_error()} - LATER) | {
-        code.value for code in models.ErrorCode
-    }
+    assert listed == {kind.code for kind in every_error()} | {code.value for code in models.ErrorCode}
 
 
 def test_documented_statuses_are_the_statuses() -> None:
@@ -133,6 +131,41 @@ def test_every_option_is_documented() -> None:
 def test_documented_commands_are_understood(line: str) -> None:
     """Each example of the command line parses."""
     cli._parser().parse_args(cli._shield_values(shlex.split(line)[2:]))
+
+
+def test_every_option_of_serve_is_documented() -> None:
+    """The page on serving has the options and settings that there are, no more and no less."""
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = page.split("\n## Options\n")[1].split("\n## ")[0]
+    existing = {f"--{name}" for name in [*application.ServeApp.aliases, *application.ServeApp.flags]}
+    assert set(re.findall(r"`(--[a-z_-]+)", table.split("All settings of")[0])) == existing
+    settings = page.split("\n## Configuration\n")[1].split("\n## ")[0]
+    own = set(application.ServeApp.class_own_traits(config=True))
+    assert {row[0].strip("`") for row in rows(settings)} == own
+
+
+def test_documented_differences_name_real_options() -> None:
+    """What the page says of Kernel Gateway's options are options that it has."""
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").split("\n## From Kernel Gateway\n")[1]
+    named = {name for row in rows(page) for name in re.findall(r"`([a-z_]+)`", row[0])}
+    assert named
+    assert named <= {trait for _, trait in gateway.OPTIONS}
+
+
+def test_documented_serving_works(tmp_path: Path) -> None:
+    """What the page on serving begins with works: the command, and the call."""
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    command, call = re.findall(r"^```sh\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)[:2]
+    assert command in README
+    port = str(gateways.free_port())
+    words = shlex.split(command.replace("9090", port).replace("examples/", f"{ROOT}/examples/"))
+    assert words[:3] == ["jupyter", "nbexec", "serve"]
+    with served.serving(tmp_path, *words[3:], port=int(port), token=""):
+        called = call.replace("9090", port).replace("curl", "curl --silent --noproxy '*' --max-time 60")
+        done = subprocess.run(
+            ["bash", "-euc", called], capture_output=True, text=True, check=True, timeout=100
+        )
+    assert list(json.loads(done.stdout)["features"]) == ["MedInc"]
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -216,7 +249,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_fit_to_be_read(path: Path) -> None:
-    """Each example is valid, explains itself, declares its parameters, and stores no outputs."""
+    """Each example is valid, explains itself, declares parameters or endpoints, and stores no outputs."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     nbformat.validate(notebook)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -225,7 +258,9 @@ def test_examples_are_fit_to_be_read(path: Path) -> None:
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert notebook["cells"][0]["source"].startswith("# ")
     assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
-    assert len([cell for cell in code if "parameters" in cell["metadata"].get("tags", ())]) == 1
+    tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", ())]
+    endpoints = [cell for cell in code if re.match(r"# (GET|POST) /", cell["source"])]
+    assert len(tagged) == (0 if endpoints else 1)
 
 
 @pytest.mark.parametrize(

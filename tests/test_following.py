@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import LiveServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 #: Seconds that anything may take.
 DEADLINE = 120.0

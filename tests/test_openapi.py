@@ -44,9 +44,10 @@ def test_paths_and_server() -> None:
     assert SERVICE["servers"] == [{"url": "/"}]
     run = "/api/nbexec/runs/{run_id}"
     assert set(DOCUMENT["paths"]) == {
-        *("/api/nbexec/{path}", "/api/nbexec", "/api/nbexec/openapi.json"),
+        *("/api/nbexec/{path}", "/api/nbexec", "/api/nbexec/openapi.json", "/api/nbexec/docs"),
         *("/api/nbexec/runs", "/api/nbexec/runs/prune"),
         *(run, f"{run}/cancel", f"{run}/events", f"{run}/notebook"),
+        "/api/nbexec/{path}/{endpoint}",
     }
     assert list(SERVICE["paths"]) == ["/api/nbexec/a%20b/%C3%BC%20%23%7Bx%7D.ipynb"]
 
@@ -66,6 +67,7 @@ def test_every_route_is_described() -> None:
     existing = {}
     for pattern, handler in handlers.ROUTES:
         path = pattern.replace(handlers._RUN, "/api/nbexec/runs/{run_id}").replace("(?P<path>.*)", "{path}")
+        path = path.replace(r"(?P<path>.+?\.ipynb)/(?P<endpoint>.*)", "{path}/{endpoint}")
         existing[path.replace("\\.", ".")] = _documented(handler)
     assert described == existing
 
@@ -79,6 +81,32 @@ def test_operations_have_names_of_their_own() -> None:
         if verb != "parameters"
     ]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("document", [DOCUMENT, SERVICE], ids=["document", "service"])
+def test_operations_have_headings(document: dict[str, Any]) -> None:
+    """Every operation stands under a heading that there is."""
+    for operations in document["paths"].values():
+        for verb in operations.keys() - {"parameters"}:
+            (tag,) = operations[verb]["tags"]
+            assert tag in {"Notebooks", "Endpoints", "Runs", "This service"}
+
+
+def test_examples_fit() -> None:
+    """What the page has filled in fits what is said of bodies, and can be sent as it is."""
+    optional = {**PARAMETERS, "required": []}
+    service = openapi.service(version="1", base_url="/", path="a.ipynb", schema=optional)
+    for document, path, name in (
+        (DOCUMENT, "/api/nbexec/{path}", "RunRequest"),
+        (DOCUMENT, "/api/nbexec", "SentRunRequest"),
+        (service, "/api/nbexec/a.ipynb", "ServiceRequest"),
+    ):
+        example = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert is_valid(document, name, example)
+        requests.parse_run_request(example, path=None if "notebook" in example else "a.ipynb", max_timeout=0)
+    assert example == {"parameters": {"region": "EU"}}
+    needed = SERVICE["paths"]["/api/nbexec/a%20b/%C3%BC%20%23%7Bx%7D.ipynb"]["post"]["requestBody"]
+    assert "example" not in needed["content"]["application/json"]
 
 
 def test_documents_are_independent() -> None:
@@ -166,7 +194,7 @@ def test_request_with_notebook() -> None:
 
 def test_every_field_is_described() -> None:
     """The schema has the fields of a request, no more and no fewer."""
-    known = {field.name for field in dataclasses.fields(models.RunRequest)} - {"path"}
+    known = {field.name for field in dataclasses.fields(models.RunRequest)} - {"path", "caller"}
     assert set(DOCUMENT["components"]["schemas"]["SentRunRequest"]["properties"]) == known
 
 

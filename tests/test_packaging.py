@@ -16,6 +16,7 @@ import pytest
 import jupyter_nbexec
 
 ROOT = Path(__file__).parents[1]
+SWAGGER_UI = "jupyter_nbexec/static/swagger-ui"
 LABEXTENSION = "share/jupyter/labextensions/jupyter-nbexec"
 CONFIG = "etc/jupyter/jupyter_server_config.d/jupyter_nbexec.json"
 
@@ -45,7 +46,7 @@ def test_the_wheel_has_the_package_and_switches_it_on(archives: tuple[Path, Path
     assert {"jupyter_nbexec/py.typed", "jupyter_nbexec/event_schemas/run/v1.yaml"} <= names
     assert [name for name in names if name.endswith(f".data/data/{CONFIG}")]
     assert [name for name in names if name.endswith("/LICENSE")]
-    assert "jupyter-nbexec = jupyter_nbexec.cli:main" in commands
+    assert "jupyter-nbexec = jupyter_nbexec.command:main" in commands
     assert {name.split("/")[0].split("-")[0] for name in names} == {"jupyter_nbexec"}
 
 
@@ -55,9 +56,12 @@ def test_both_have_the_front_end_built(archives: tuple[Path, Path]) -> None:
         installed = [name.partition(".data/data/")[2] for name in wheel.namelist()]
         (description,) = [name for name in wheel.namelist() if name.endswith(f"{LABEXTENSION}/package.json")]
         package = json.loads(wheel.read(description))
+        has_docs_page = {f"{SWAGGER_UI}/{name}" for name in ("swagger-ui-bundle.js", "LICENSE", "NOTICE")}
+        assert has_docs_page <= set(wheel.namelist())
     with tarfile.open(archives[0]) as sdist:
         sources = {name.partition("/")[2] for name in sdist.getnames()}
 
+    assert has_docs_page <= sources
     assert f"{LABEXTENSION}/{package['jupyterlab']['_build']['load']}" in installed
     assert f"{LABEXTENSION}/install.json" in installed
     assert f"{LABEXTENSION}/schemas/jupyter-nbexec/plugin.json" in installed

@@ -346,6 +346,22 @@ async def test_held_for_dead(play: Play) -> None:
     assert (await stage.manager.get(run.id)).error == closed[0].error
 
 
+async def test_a_store_that_is_begun_anew(play: Play) -> None:
+    """A run that a new store has is not ended because that does not know its server yet."""
+    stage = play()
+    stage.is_open = False
+    run = await stage.submit()
+    await until(lambda: stage.order == ["a"])
+    stage.manager._membership._stopped.set()
+    stage.store.unregister(stage.manager._membership.id)
+    beat = await asyncio.to_thread(stage.manager._membership._once)
+    stage.manager._on_beat(beat)
+    stage.is_open = True
+
+    assert (beat.is_alive, beat.owned) == (False, [run.id])
+    assert await status(stage, run.id) == ("succeeded", None)
+
+
 async def test_nothing_runs_that_is_not_stored(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a run cannot be stored it is refused, and its place is free for the next."""
     stage = play()

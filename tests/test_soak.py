@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-SOAK = Path(__file__).parents[1] / "benchmarks" / "soak.py"
-#: Seconds a campaign may take before it counts as hung.
-DEADLINE = 240
+from tests import campaigns
+
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize(
@@ -20,25 +15,10 @@ DEADLINE = 240
 )
 def test_campaign(campaign: str) -> None:
     """A campaign keeps all its promises, on a real server of its own."""
-    ended = subprocess.run(
-        [sys.executable, str(SOAK), "--short", campaign],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-
-    assert ended.returncode == 0, ended.stdout
+    campaigns.run("soak.py", "--short", campaign)
 
 
 def test_every_campaign_is_tested() -> None:
     """No campaign of the soak is missing above."""
     marks = getattr(test_campaign, "pytestmark", [])
-    listed = subprocess.run(
-        [sys.executable, str(SOAK), "--help"], capture_output=True, text=True, timeout=60, check=True
-    )
-
-    names = re.search(r"CAMPAIGN\s+of (.*?); default", listed.stdout, re.DOTALL)
-    assert names is not None
-    assert names.group(1).replace(",", "").split() == marks[0].args[1]
+    assert campaigns.names("soak.py") == marks[0].args[1]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import nbformat
+import psutil
 import pytest
+from jupyter_core.paths import jupyter_runtime_dir
 
+from jupyter_nbexec.kernels import managed
 from tests.machinery import Engine
 
 pytestmark = pytest.mark.anyio
@@ -64,28 +69,37 @@ async def test_a_file_that_is_open(engine: Engine, tmp_path: Path) -> None:
     assert file.read_text() == "kept"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        (
-            "import threading, time\n"
-            "def late():\n    time.sleep(0.02); print('late')\n"
-            "threading.Thread(target=late).start()"
-        ),
-        (
-            "import asyncio\n"
-            "async def late():\n    await asyncio.sleep(0.02); print('late')\n"
-            "task = asyncio.create_task(late())"
-        ),
-        "import subprocess\nchild = subprocess.Popen(['sh', '-c', 'sleep 0.02; echo late'])",
-    ],
-    ids=["a thread", "a task", "a child process"],
-)
+#: What runs beside the cells and prints in so many seconds.
+LATE = {
+    "a thread": (
+        "import threading, time\n"
+        "def late():\n    time.sleep({seconds}); print('late')\n"
+        "threading.Thread(target=late, daemon=True).start()"
+    ),
+    "a task": (
+        "import asyncio\n"
+        "async def late():\n    await asyncio.sleep({seconds}); print('late')\n"
+        "task = asyncio.create_task(late())"
+    ),
+    "a child process": (
+        "import subprocess\nchild = subprocess.Popen(['sh', '-c', 'sleep {seconds}; echo late'])"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", LATE.values(), ids=LATE)
 async def test_unsettled(engine: Engine, code: str) -> None:
-    """What still runs after the last cell is heard until the kernel ends, a moment later."""
-    is_settled, answer = await run(engine, code)
+    """A kernel in which something still runs after the last cell says so."""
+    is_settled, _ = await run(engine, code.format(seconds=1000))
 
     assert not is_settled
+
+
+@pytest.mark.parametrize("code", LATE.values(), ids=LATE)
+async def test_late(engine: Engine, code: str) -> None:
+    """What still runs after the last cell is heard until the kernel ends, a moment later."""
+    _, answer = await run(engine, code.format(seconds=0.02))
+
     assert printed(answer) == "late\n"
 
 
@@ -112,3 +126,61 @@ async def test_a_kernel_of_its_own_knows_the_value(engine: Engine) -> None:
     _, answer = await run(engine, "1", "get_ipython().run_cell('5', store_history=True)\n{'a': [1, 2]}")
 
     assert answer["result"] == {"a": [1, 2]}
+
+
+async def test_a_kernel_that_does_not_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that said it would end and does not is killed, and nothing of it is left."""
+    monkeypatch.setattr(managed, "FAREWELL", 0.2)
+
+    before = set(psutil.Process().children(recursive=True))
+    is_settled, _ = await run(engine, "import atexit, time\natexit.register(time.sleep, 1000)\n1")
+
+    assert is_settled
+    with anyio.fail_after(60):
+        while any("kernel-" in name for name in os.listdir(jupyter_runtime_dir())):  # noqa: PTH208
+            await anyio.sleep(0.02)
+        while set(psutil.Process().children(recursive=True)) - before:
+            await anyio.sleep(0.02)
+
+
+#: Has the thread that sends outputs take its time, as on a machine that has none for it.
+SLOW = """
+import time
+thread = get_ipython().kernel.iopub_thread
+send = thread._really_send
+def slow(*args, **kwargs):
+    time.sleep(0.2)
+    return send(*args, **kwargs)
+thread._really_send = slow
+"""
+
+
+async def test_the_end_waits_for_what_is_said(engine: Engine) -> None:
+    """A kernel does not end before the end of its last cell has been sent, however long that takes."""
+    for _ in range(3):
+        _, answer = await run(engine, SLOW, "1")
+
+        assert (answer["status"], answer["result"], answer["truncated"]) == ("succeeded", 1, False)
+
+
+@pytest.mark.parametrize(("end", "result"), [("1", 1), ("exit()", None)])
+async def test_the_end_waits_for_the_reply(engine: Engine, end: str, result: int | None) -> None:
+    """Nor before its reply has been sent, which newer kernels (ipykernel 7) do in another thread."""
+    code = """
+import time
+thread = getattr(get_ipython().kernel, "shell_channel_thread", None)
+if thread is not None:
+    thread.io_loop.add_callback(time.sleep, 1)
+"""
+    _, answer = await run(engine, f"{code}{end}")
+
+    assert (answer["status"], answer["error"], answer["result"]) == ("succeeded", None, result)
+
+
+async def test_the_end_is_not_heard(engine: Engine) -> None:
+    """A run whose kernel says that it leaves has ended well, though its last outputs may be lost."""
+    code = "thread._really_send = lambda *args, **kwargs: None\n1"
+
+    _, answer = await run(engine, SLOW, code)
+
+    assert (answer["status"], answer["error"], answer["truncated"]) == ("succeeded", None, True)

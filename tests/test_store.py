@@ -432,6 +432,9 @@ while missed < 3:
         missed += 1
     else:
         taken.append(claimed[0].number)
+        if len(taken) == 1:  # on a busy machine the first would else be done before the other begins
+            print("began", flush=True)
+            sys.stdin.readline()
 runs.close()
 print(json.dumps(taken))
 """
@@ -444,6 +447,10 @@ def test_two_processes_share_the_queue(url: str, runs: store.RunStore) -> None:
         processes = [stack.enter_context(python(CLAIMING, url, name)) for name in ("s1", "s2")]
         for process in processes:
             assert expect(process) == "ready"
+        for process in processes:
+            tell(process)
+        for process in processes:
+            assert expect(process) == "began"
         for process in processes:
             tell(process)
         lists = [json.loads(expect(process)) for process in processes]

@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     describe.set_defaults(command=_describe)
     runs.add_to(commands, server=server, file=file, **shared)
+    # For the list of commands alone: `command` has seen to it before.
+    commands.add_parser(
+        "serve",
+        help="serve the annotated cells of notebooks as HTTP endpoints, and nothing else",
+        add_help=False,
+    )
     return parser
 
 

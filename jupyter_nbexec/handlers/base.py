@@ -16,6 +16,7 @@ from jupyter_server.utils import url_path_join
 from tornado import web
 
 from jupyter_nbexec import background, errors, outputs, planning, requests, runs
+from jupyter_nbexec.serving import services
 
 #: The resource under which an authorizer decides on all that this extension does.
 RESOURCE = "jupyter_nbexec:runs"
@@ -26,6 +27,7 @@ QUERY = frozenset({"token", "_xsrf", "no_track_activity"})
 #: Codes for what jupyter_server and tornado refuse by themselves.
 CODES = {
     400: "invalid_request",
+    401: "not_authenticated",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -39,6 +41,7 @@ class Parts:
 
     planner: planning.Planner
     runs: runs.RunManager
+    services: services.Services
     max_timeout: float
     max_body_bytes: int
     body_timeout: float
@@ -67,6 +70,13 @@ class NbexecHandler(APIHandler):
             return None
         name: str = self.current_user.username
         return name
+
+    @property
+    def caller(self) -> str | None:
+        """The name of who asks; None for those without one, to whom Jupyter gives a name by chance."""
+        user = self.current_user
+        name: str = user.display_name or user.name or user.username
+        return None if name.startswith("Anonymous ") else name
 
     @property
     def service(self) -> str:
@@ -120,7 +130,7 @@ class NbexecHandler(APIHandler):
                 code="internal_error",
                 reference=self._reference,
             )
-        if status_code == 405:
+        if status_code == 405 and not isinstance(error, errors.NbexecError):
             self.set_header("Allow", ", ".join(self.methods))
             document["message"] = f"Only {', '.join(self.methods)} can be used here."
         self.finish(json.dumps(document))
@@ -144,6 +154,24 @@ class NbexecHandler(APIHandler):
     _reference = ""
 
 
+class GatedHandler(NbexecHandler):
+    """On a server without a page to log in: who is nobody is told to say who they are."""
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """As inherited, but who is nobody gets 401."""
+        is_nobody = hasattr(self, "_jupyter_current_user") and not self.current_user
+        if status_code == 403 and is_nobody and self.identity_provider.auth_enabled:
+            status_code = 401
+            kwargs.pop("exc_info", None)
+        super().send_error(status_code, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """As inherited, with the header that RFC 9110 wants."""
+        if status_code == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        super().write_error(status_code, **kwargs)
+
+
 @web.stream_request_body
 class BodyHandler(NbexecHandler):
     """Checks who asks, whether they may, and how much they send, before a body is read.
@@ -152,19 +180,19 @@ class BodyHandler(NbexecHandler):
     """
 
     methods: tuple[str, ...] = ("POST",)
+    #: Methods whose requests are checked, and may have a body.
+    checked_methods = frozenset({"POST"})
 
     async def prepare(self) -> None:  # type: ignore[override]  # as APIHandler itself does
         """Refuse what can be refused by the headers."""
         await super().prepare()
         self._chunks: list[bytes] = []
-        if self.request.method != "POST":
+        if self.request.method not in self.checked_methods:
             return
         if not self.current_user:
             raise web.HTTPError(403)
         await self.check_headers()
-        requests.check_media_type(
-            self.request.headers.get("Content-Type"), self.request.headers.get("Content-Encoding")
-        )
+        self.check_media_type()
         limit = self.parts.max_body_bytes
         length = self.request.headers.get("Content-Length", "0")
         if limit and length.isdigit() and int(length) > limit:
@@ -191,6 +219,12 @@ class BodyHandler(NbexecHandler):
     async def check_headers(self) -> None:
         """Refuse what the concrete resource can refuse by the headers."""
 
+    def check_media_type(self) -> None:
+        """Refuse a body of a type that is not read here."""
+        requests.check_media_type(
+            self.request.headers.get("Content-Type"), self.request.headers.get("Content-Encoding")
+        )
+
     def data_received(self, chunk: bytes) -> None:
         """Keep a piece of the body, unless it is too large already."""
         self.received += len(chunk)
@@ -201,13 +235,17 @@ class BodyHandler(NbexecHandler):
 
     async def body(self) -> Any:
         """Return the whole body, read as JSON. Raises InvalidJson."""
+        return await background.offload(self.received, requests.parse_json, self.raw_body())
+
+    def raw_body(self) -> bytes:
+        """Return the whole body. Raises BodyTooLarge."""
         if self._body_deadline is not None:
             self._body_deadline.cancel()
         self._is_read = True
         limit = self.parts.max_body_bytes
         if limit and self.received > limit:
             raise errors.BodyTooLarge(f"The body has {self.received} bytes; this server takes {limit}.")
-        return await background.offload(self.received, requests.parse_json, b"".join(self._chunks))
+        return b"".join(self._chunks)
 
     def on_connection_close(self) -> None:
         """Forget the deadline of a body that will not come."""

@@ -46,7 +46,7 @@ class NotebookHandler(runs.RunHandler):
             },
             "parameters": [parameter.to_json() for parameter in description.parameters],
             "schema": description.schema,
-            "endpoints": [],
+            "endpoints": [endpoint.to_json() for endpoint in description.endpoints],
             "last_modified": description.notebook.last_modified,
             "links": {
                 "run": url_path_join(service, url_escape(path)),

@@ -38,5 +38,6 @@ class OpenApiHandler(base.NbexecHandler):
                 base_url=self.base_url,
                 path=description.notebook.path or "",
                 schema=description.schema,
+                table=description.endpoints,
             )
         )

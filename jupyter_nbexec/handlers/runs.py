@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from http import HTTPStatus
 
 from jupyter_server.auth.decorator import authorized
@@ -55,6 +56,7 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
             raise errors.InvalidRequest((field, "belongs into the body, not into the URL"))
         fields = await self.body()
         request = requests.parse_run_request(fields, path=path, max_timeout=self.parts.max_timeout)
+        request = dataclasses.replace(request, caller=self.caller)
         preferences = self._preferences
         claim = runs.Claim(
             is_async=preferences.respond_async,

@@ -69,7 +69,8 @@ class ShellChannel(AsyncZMQSocketChannel):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
-            if await readable(self.link, self.socket, left):
+            # What has come is read, though the kernel may have ended since.
+            if await readable(self.link, self.socket, left) or await self.socket.poll(0):
                 message = await self._recv()
                 self.link.losses.saw(message["msg_id"])
                 if message["parent_header"].get("msg_id") == self.link.request:
@@ -122,6 +123,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
         self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._looked = 0.0
+        self._is_reconnected = False
         self._ask: Callable[[], str] | None = None
         self._has_answered: Callable[[], bool] = bool
         self._address = ""
@@ -185,13 +187,13 @@ class IOPubChannel(AsyncZMQSocketChannel):
         while not self._inbox:
             self._widen()
             await self._mend()
-            if self._take_batch():
+            if self.take_batch():
                 await self._let_others_work()
                 continue
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
             if await readable(self.link, self.socket, left):
                 continue
-            if self.link.failure is not None:
+            if self.link.failure is not None and not self.take_batch():
                 await self._give_up(self.link.failure)
             if deadline is not None and time.monotonic() >= deadline and not self._inbox:
                 raise Empty
@@ -203,7 +205,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
 
     async def drain(self) -> None:
         """Take all that has arrived."""
-        while self._take_batch():
+        while self.take_batch():
             await self._let_others_work()
 
     async def _let_others_work(self) -> None:
@@ -214,12 +216,12 @@ class IOPubChannel(AsyncZMQSocketChannel):
 
     async def _give_up(self, failure: ConnectionLost) -> None:
         """Raise, if it is this channel that the run waits for; else leave it to the other to raise."""
-        if self.link.reply is None and self.link.request is not None:
+        if self.link.has_two_readers and self.link.reply is None and self.link.request is not None:
             await asyncio.sleep(2 * SILENCE)  # or until cancelled, where somebody waits for a reply too
         raise failure
 
-    def _take_batch(self) -> bool:
-        """Take what has arrived, up to a batch. False if nothing had."""
+    def take_batch(self) -> bool:
+        """Take what has arrived, up to a batch; False if nothing had."""
         taken = size = 0
         while taken < BATCH_MESSAGES and size < BATCH_BYTES:
             frames = self._receive()
@@ -247,6 +249,9 @@ class IOPubChannel(AsyncZMQSocketChannel):
 
     def _sort_in(self, frames: list[bytes]) -> None:
         """Keep a message or drop it; have the kernel keep back what would all be dropped."""
+        if self._is_reconnected:  # a kernel that has ended says nothing more: then nothing was lost
+            self._is_reconnected = False
+            self.link.was_cut = True
         identities, rest = self.session.feed_identities(frames)
         parts: list[Any] = list(rest)
         topic = identities[0] if identities else b""
@@ -292,9 +297,9 @@ class IOPubChannel(AsyncZMQSocketChannel):
             return
         self._looked = now
         if zmq.EVENT_DISCONNECTED in await self._take_events():
-            self.link.was_cut = True
             # What has arrived and has not been read would be dropped with the connection.
             await self.drain()
+            self._is_reconnected = True
             self._reconnect()
             return
         if self._ask is None or now - self.link.heard < SILENCE:

@@ -37,7 +37,7 @@ ZYGOTE = Path(__file__).with_name("zygote.py")
 #: What stands for the path of the connection file in a kernelspec.
 CONNECTION_FILE = "{connection_file}"
 #: Names of variables that differ from kernel to kernel, and are read by nothing that is imported ahead.
-OF_ONE_KERNEL = frozenset({"JPY_SESSION_NAME", "JPY_PARENT_PID"})
+OF_ONE_KERNEL = frozenset({"JPY_SESSION_NAME", "JPY_PARENT_PID", "KERNEL_GATEWAY"})
 #: Interpreter options that take the next argument as their value.
 WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 MAX_MESSAGE = 131072
@@ -678,7 +678,8 @@ class ForkedProvisioner(provisioner.ReapingProvisioner):
         environment = kwargs.get("env") or {}
         streams = [kwargs.get(name) for name in ("stdout", "stderr")]
         folder = kwargs.get("cwd")
-        if self.keeper is None or self.request_env or streams != [subprocess.DEVNULL] * 2 or not folder:
+        special = set(self.request_env or ()) - OF_ONE_KERNEL
+        if self.keeper is None or special or streams != [subprocess.DEVNULL] * 2 or not folder:
             return None
         read = Recipe.read(command, environment)
         if read is None or kwargs.get("independent") or not os.access(folder, os.X_OK):

@@ -93,6 +93,8 @@ class Link:
         self.request: str | None = None
         self.reply: dict[str, Any] | None = None
         self.failure: ConnectionLost | None = None
+        #: Whether replies and outputs are awaited at once, and a failure is raised by either.
+        self.has_two_readers = True
         self._waiting: set[asyncio.Future[Any]] = set()
         self._woken: set[asyncio.Future[Any]] = set()
 

@@ -40,10 +40,12 @@ IPYKERNEL_ARGUMENTS = ["--HistoryManager.hist_file=:memory:"]
 _starting: ContextVar[Mapping[str, str] | None] = ContextVar("jupyter_nbexec_starting", default=None)
 
 
-def reap_own_kernels(
+def look_after_own_kernels(
     kernel_manager: MultiKernelManager, niceness: int, fork_servers: forkserver.ForkServers | None = None
 ) -> None:
-    """Let kernels that this extension starts, and no others, run below the shim, forked if possible.
+    """Let kernels that this extension starts, and no others, be watched by it alone.
+
+    On Linux they run below the shim, forked if possible.
 
     A kernel manager makes its own provisioner at the start only if it has none; the factory is the one
     place to give it one. Kernels with a provisioner of their own (remote ones) are left alone.
@@ -58,8 +60,10 @@ def reap_own_kernels(
             return manager
         # The server lists a kernel shortly before it notes this itself, and cannot list one without it.
         manager.last_activity = datetime.now(tz=timezone.utc)  # type: ignore[attr-defined]
+        # A kernel that the restarter revives loses the run without a word.
+        manager.autorestart = False
         _share_event_logger(manager, loggers)
-        if _is_local(manager):
+        if provisioner.is_supported() and _is_local(manager):
             forked = None if fork_servers is None else fork_servers.provisioner_for(manager)
             reaping = forked or provisioner.ReapingProvisioner(
                 kernel_spec=manager.kernel_spec, parent=manager
@@ -71,6 +75,21 @@ def reap_own_kernels(
         return manager
 
     kernel_manager.kernel_manager_factory = make
+    _watch_others_only(kernel_manager)
+
+
+def _watch_others_only(kernel_manager: Any) -> None:
+    """Let the server's own watcher leave our kernels alone: `touch` does its work.
+
+    It would check the signature of each of their messages on the event loop.
+    """
+    original = kernel_manager.start_watching_activity
+
+    def start_watching_activity(kernel_id: str) -> None:
+        if _starting.get() is None:
+            original(kernel_id)
+
+    kernel_manager.start_watching_activity = start_watching_activity
 
 
 def _share_event_logger(manager: Any, loggers: list[Any]) -> None:
@@ -207,7 +226,7 @@ class ManagedKernel:
         """Interrupt what it executes."""
         if self.remote is not None:
             await self.remote.interrupt()
-        elif self.id in self._kernels and self.manager.has_kernel:
+        elif (self.id in self._kernels or self._is_hidden) and self.manager.has_kernel:
             await ensure_async(self.manager.interrupt_kernel())
 
     async def kill(self) -> None:
@@ -250,8 +269,8 @@ class Starter:
         self._fork_servers = fork_servers
         self._endings: set[asyncio.Task[None]] = set()
         is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
-        if provisioner.is_supported() and is_local:
-            reap_own_kernels(kernel_manager, niceness, fork_servers)
+        if is_local:
+            look_after_own_kernels(kernel_manager, niceness, fork_servers)
 
     async def start_fork_servers(self, names: Iterable[str]) -> None:
         """Have kernels of these kernelspecs forked, as far as that is possible, when this returns."""
@@ -300,7 +319,7 @@ class Starter:
         kernel.show()
         # To begin with, the manager must know it.
         asyncio.get_running_loop().call_soon(kernel.hide)
-        await self._end(kernel.id, is_leaving=True)
+        await self._shut_down(kernel.id)
 
     async def folder(self, request: kernels.KernelRequest) -> str:
         """Tell in which folder of the file system a kernel is started that is asked for like this."""
@@ -345,13 +364,6 @@ class Starter:
             raise kernels.KernelStartError(f"the kernel cannot be started: {type(error).__name__}") from error
         finally:
             _starting.reset(token)
-        # A kernel that the restarter revives loses the run without a word: see the order of these two
-        # in jupyter_client/ioloop/manager.py, where `stop_restarter` does nothing once autorestart is off.
-        manager.stop_restarter()
-        manager.autorestart = False
-        # The run reads the kernel's messages itself. The server's own watcher would check the signature
-        # of each of them on the event loop; `touch` does its work.
-        self._kernels.stop_watching_activity(kernel_id)
         kernel = ManagedKernel(self._kernels, kernel_id, is_owned=True)
         kernel.touch()
         return kernel
@@ -383,6 +395,12 @@ class Starter:
         if not is_leaving and manager.has_kernel and await ensure_async(manager.is_alive()):
             await ensure_async(manager.request_shutdown())
         await self._has_ended(manager)
+        await self._shut_down(kernel_id)
+
+    async def _shut_down(self, kernel_id: str) -> None:
+        """Have the manager clean up after a kernel, and kill it if it lives."""
+        if kernel_id in self._kernels:
+            await _until_ready(self._kernels.get_kernel(kernel_id))
         if kernel_id in self._kernels:
             await ensure_async(self._kernels.shutdown_kernel(kernel_id, now=True))
         # With pending kernels the manager only begins here.
@@ -398,6 +416,14 @@ class Starter:
                 return False
             await asyncio.sleep(0.01)
         return True
+
+
+async def _until_ready(manager: Any) -> None:
+    """Wait while somebody else starts a kernel again: its manager cannot end it meanwhile."""
+    ready = manager.ready
+    if not ready.done():
+        future = ready if isinstance(ready, asyncio.Future) else asyncio.wrap_future(ready)
+        await asyncio.wait({future}, timeout=FAREWELL)
 
 
 class ExistingSource:

@@ -17,6 +17,9 @@ from jupyter_nbexec.kernels.opened import Opened
 
 #: Seconds between looks at those that wait: for the dead, and the idle.
 TICK = 1.0
+#: Seconds after one was taken before another is made, as long as more than a quarter are left: whoever has
+#: taken it is likely to need the processors.
+REST = 0.1
 #: Seconds before another try after one that failed, at first and at most.
 BACK_OFF, MAX_BACK_OFF = 1.0, 300.0
 
@@ -78,6 +81,8 @@ class Pool(Generic[Key, Item]):
         self._shelves: OrderedDict[Key, _Shelf[Item]] = OrderedDict()  # last asked for: last
         self._orders: deque[Key] = deque()
         self._making: set[asyncio.Task[None]] = set()
+        self._rests_until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._discarding: set[asyncio.Task[None]] = set()
         self._janitor: asyncio.Task[None] | None = None
         self._failures: dict[Hashable, tuple[int, float]] = {}
@@ -107,6 +112,7 @@ class Pool(Generic[Key, Item]):
             item = await self._take_from(self._shelves.get(each, shelf))
             if item is not None:
                 taken = each, item
+                self._rests_until = time.monotonic() + REST
                 break
         self._order(key)
         if taken is None:
@@ -127,6 +133,8 @@ class Pool(Generic[Key, Item]):
         self._orders.clear()
         if self._janitor is not None:
             self._janitor.cancel()
+        if self._alarm is not None:
+            self._alarm.cancel()
         while self._making:
             await asyncio.wait(self._making)
         self.forget(lambda _: True)
@@ -177,9 +185,24 @@ class Pool(Generic[Key, Item]):
         if self._janitor is None or self._janitor.done():
             self._janitor = asyncio.create_task(self._look_after(), name="jupyter_nbexec pool")
         while self._orders and len(self._making) < self._at_once:
-            task = asyncio.create_task(self._make(self._orders.popleft()))
+            rest = self._rests_until - time.monotonic()
+            key = next((key for key in self._orders if rest <= 0 or not self._has_enough(key)), None)
+            if key is None:
+                self._work_later(rest)
+                return
+            self._orders.remove(key)
+            task = asyncio.create_task(self._make(key))
             self._making.add(task)
             task.add_done_callback(self._made)
+
+    def _has_enough(self, key: Key) -> bool:
+        """Whether more than a quarter of what there may be of a family is ready."""
+        return 4 * sum(len(shelf.items) for shelf in self._relatives(key)) > self._capacity(key)
+
+    def _work_later(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self._work)
 
     def _made(self, task: asyncio.Task[None]) -> None:
         self._making.discard(task)

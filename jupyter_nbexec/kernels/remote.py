@@ -20,7 +20,7 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -369,7 +369,7 @@ class _Channel:
     async def _wait(self, timeout: float) -> None:
         """Wait for a message, or for a failure of the link."""
         self._bell.clear()
-        await self._client.link.wait_for(_within(self._bell.wait(), timeout))
+        await self._client.link.wait_for(_within(self._bell, timeout))
 
 
 class ShellChannel(_Channel):
@@ -415,7 +415,7 @@ class IOPubChannel(_Channel):
 
     async def wait_until_connected(self, timeout: float) -> None:
         """Wait until there is a connection. Raises TimeoutError, ConnectionLost."""
-        await self._client.link.wait_for(_within(self._client.wire.was_open.wait(), timeout))
+        await self._client.link.wait_for(_within(self._client.wire.was_open, timeout))
         if self._client.link.failure is not None:
             raise self._client.link.failure
         if not self._client.wire.was_open.is_set():
@@ -445,7 +445,7 @@ class IOPubChannel(_Channel):
     async def _give_up(self, failure: ConnectionLost) -> None:
         """Raise, if it is this channel that the run waits for; else leave it to the other to raise."""
         link = self._client.link
-        if link.reply is None and link.request is not None:
+        if link.has_two_readers and link.reply is None and link.request is not None:
             self._client.shell_channel.ring()
             await asyncio.sleep(2 * LAST_WORDS)  # or until cancelled, where somebody waits for a reply too
         raise failure
@@ -590,10 +590,10 @@ def connect(info: Mapping[str, Any], link: Link) -> RemoteClient:
     return RemoteClient(info, link)
 
 
-async def _within(waiting: Coroutine[Any, Any, Any], timeout: float) -> bool:
-    """Wait for something, so many seconds at most; whether it has happened."""
+async def _within(event: asyncio.Event, timeout: float) -> bool:
+    """Wait for an event, so many seconds at most; whether it has happened."""
     try:
-        await asyncio.wait_for(waiting, timeout)
+        await asyncio.wait_for(event.wait(), timeout)
     except asyncio.TimeoutError:
         return False
     return True

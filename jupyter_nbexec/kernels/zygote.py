@@ -81,6 +81,9 @@ APP_DONE = (
 )
 
 OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
+#: Where a kernel object keeps what these files compile to, by their texts: every run sends it the same.
+COMPILED = "jupyter_nbexec_compiled"
+SENT_LATER = ("in_kernel.py", "steward.py")
 
 
 class Broken(Exception):
@@ -280,6 +283,7 @@ class Prepared:
         if app.loaded_config_files or any(map(os.path.exists, self._candidates)):
             raise Broken("there are configuration files: each kernel is to read them itself")
         self.files = ModuleFiles()
+        self._compiled = dict(map(compile_file, SENT_LATER))
         with contextlib.suppress(Broken, AttributeError):
             self.shell = PreparedShell(app)
 
@@ -311,6 +315,7 @@ class Prepared:
         for name in APP_DONE:
             self.app.__dict__.pop(name, None)
         self.files.withdraw(self.app.kernel)
+        self.app.kernel.__dict__[COMPILED] = self._compiled
         if self.shell is not None:
             self.shell.withdraw()
 
@@ -319,6 +324,13 @@ class Prepared:
         type(self.app).clear_instance()
         if self.shell is not None:
             self.shell.forget()
+
+
+def compile_file(name: str) -> tuple[str, types.CodeType]:
+    """Read a file of the package; its text, and what `exec` would compile that to."""
+    with open(os.path.join(os.path.dirname(OUR_FOLDER), name), encoding="utf-8") as file:
+        source = file.read()
+    return source, compile(source, "<string>", "exec")
 
 
 def renew(session: Any) -> None:
@@ -395,6 +407,9 @@ class PreparedShell:
         finally:
             atexit.register = register
         shell.history_manager = None
+        # What is made, and learned of types, with the first value that is shown is the same for all kernels.
+        with contextlib.suppress(AttributeError):
+            shell.display_formatter.format(0)  # type: ignore[union-attr]
 
     def _note_atexit(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         self._atexit.append((function, args, kwargs))
@@ -577,8 +592,10 @@ def let_go() -> None:
 
 def flush_files() -> None:
     """Write what files still hold back; texts first, for they hold it back from the others."""
-    files = [each for each in gc.get_objects() if isinstance(each, (io.TextIOWrapper, io.BufferedIOBase))]
-    for kind in (io.TextIOWrapper, (io.BufferedWriter, io.BufferedRandom)):
+    kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    # `isinstance` would ask the objects themselves: that takes twice as long, and may run code of theirs.
+    files = [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+    for kind in (kinds[:1], kinds[1:]):
         for file in files:
             if isinstance(file, kind) and not file.closed:
                 with contextlib.suppress(Exception):
@@ -807,9 +824,11 @@ def warm_up() -> None:
     """Do what every kernel does first and keeps no trace of, so that they share what it leaves behind."""
     import sqlite3
 
+    from IPython.core.inputtransformer2 import TransformerManager
     from jupyter_client.session import Session
 
     with contextlib.suppress(Exception):
+        TransformerManager().transform_cell("1 + 1\n")  # type: ignore[no-untyped-call]
         sqlite3.connect(":memory:").close()
         session = Session(key=os.urandom(16))
         parts = session.serialize(session.msg("status", {"execution_state": "idle"}))

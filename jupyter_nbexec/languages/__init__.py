@@ -19,6 +19,7 @@ from jupyter_nbexec.languages import (
     javascript,
     julia,
     octave,
+    perl,
     powershell,
     python,
     r,
@@ -46,6 +47,7 @@ BUILT_IN: tuple[Language, ...] = (
     csharp.CSharp(),
     fsharp.FSharp(),
     powershell.PowerShell(),
+    perl.Perl(),
     rust.Rust(),
 )
 

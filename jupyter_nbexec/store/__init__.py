@@ -10,6 +10,7 @@ Whatever is wrong with the database or its disk is raised as `StoreError`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -181,7 +182,7 @@ class RunStore:
         """Cancel a run that waits. None: it does not, or not any more."""
         values = {"status": models.RunStatus.CANCELLED.value, "is_cancel_requested": True, "ended": now}
         with self._writing() as connection:
-            if not _end(connection, (RUNS.c.id == run_id) & IS_QUEUED, values):
+            if not _end(connection, _TELLING.where((RUNS.c.id == run_id) & IS_QUEUED), values):
                 return None
             return _find(connection, RUNS.c.id == run_id)
 
@@ -210,10 +211,9 @@ class RunStore:
     def save_progress(self, record: models.RunRecord, content: bytes, events: bytes) -> bool:
         """Save how far a run has come. False: its owner does not execute it any more."""
         packed = {"content": rows.pack(content), "events": rows.pack(events)}
-        is_ours = (RUNS.c.id == record.id) & IS_RUNNING & (RUNS.c.owner == record.owner)
+        values = {**rows.changing_values(record), **_its(record, packed)}
         with self._writing() as connection:
-            change = RUNS.update().where(is_ours).values(_size(record.id, packed))
-            if not connection.execute(change, rows.changing_values(record)).rowcount:
+            if not connection.execute(_PROGRESS, values).rowcount:
                 return False
             _write_documents(connection, record.id, packed)
         return True
@@ -227,14 +227,14 @@ class RunStore:
             raise ValueError(f"run {record.id} is {record.status.value}, which is no end")
         documents = {"content": content, "events": events}
         packed = {name: rows.pack(document) for name, document in documents.items() if document is not None}
-        is_owned = sa.false() if record.owner is None else RUNS.c.owner == record.owner
-        may_end: _Condition = is_owned & (IS_RUNNING | IS_QUEUED)
-        if record.status is models.RunStatus.CANCELLED:
-            may_end |= IS_QUEUED
+        change = _ending(
+            tuple(packed),
+            is_owned=record.owner is not None,
+            is_cancelled=record.status is models.RunStatus.CANCELLED,
+        )
         values = {**rows.changing_values(record), "status": record.status.value, "ended": record.ended}
         with self._writing() as connection:
-            is_it = (RUNS.c.id == record.id) & may_end
-            if not _end(connection, is_it, values, size=_size(record.id, packed)):
+            if not _end(connection, change, {**values, **_its(record, packed)}):
                 return False
             _write_documents(connection, record.id, packed)
         return True
@@ -362,19 +362,63 @@ def _claim(connection: sa.Connection, is_it: _Condition, server_id: str, now: da
     return connection.execute(change, values).rowcount > 0
 
 
-def _end(
-    connection: sa.Connection, is_it: _Condition, values: dict[str, Any], size: dict[str, Any] | None = None
-) -> bool:
-    """End a run, and have that told to whom it concerns. The one place where a run ends."""
-    is_waiting = RUNS.c.delivery_state == models.DeliveryState.WAITING.value
-    pending = sa.literal(models.DeliveryState.PENDING.value)
-    at_once = sa.literal(values["ended"], Moment)
-    delivery = {
-        "delivery_state": sa.case((is_waiting, pending), else_=RUNS.c.delivery_state),
-        "delivery_next": sa.case((is_waiting, at_once), else_=RUNS.c.delivery_next),
+_IS_WAITING = RUNS.c.delivery_state == models.DeliveryState.WAITING.value
+_PENDING = sa.literal(models.DeliveryState.PENDING.value)
+#: Changes runs, and has that told to whom it concerns.
+_TELLING = RUNS.update().values(
+    {
+        "delivery_state": sa.case((_IS_WAITING, _PENDING), else_=RUNS.c.delivery_state),
+        "delivery_next": sa.case(
+            (_IS_WAITING, sa.bindparam("its_end", type_=Moment)), else_=RUNS.c.delivery_next
+        ),
     }
-    change = RUNS.update().where(is_it).values({**delivery, **(size or {})})
-    return connection.execute(change, values).rowcount > 0
+)
+
+
+def _end(connection: sa.Connection, change: sa.Update, values: dict[str, Any]) -> bool:
+    """End a run, by a change that tells. The one place where a run ends."""
+    return connection.execute(change, {**values, "its_end": values["ended"]}).rowcount > 0
+
+
+# What each run does is said in statements that are made once: to make one costs more than to execute it.
+
+
+def _its(record: models.RunRecord, packed: dict[str, bytes]) -> dict[str, Any]:
+    """The values of these statements' parameters."""
+    size = sum(map(len, packed.values()))
+    return {"its_id": record.id, "its_owner": record.owner, "its_size": size}
+
+
+def _number() -> sa.ScalarSelect[Any]:
+    return sa.select(RUNS.c.number).where(RUNS.c.id == sa.bindparam("its_id")).scalar_subquery()
+
+
+def _size(documents: tuple[str, ...]) -> dict[str, Any]:
+    """How large a run's documents are, once these are written."""
+    if not documents:
+        return {}
+    size: Any = sa.bindparam("its_size", type_=sa.Integer)
+    for column in (DOCUMENTS.c.content, DOCUMENTS.c.events):
+        if column.name not in documents:
+            length = sa.select(sa.func.coalesce(sa.func.length(column), 0))
+            size = size + length.where(DOCUMENTS.c.number == _number()).scalar_subquery()
+    return {"size": size}
+
+
+_IS_OURS = RUNS.c.owner == sa.bindparam("its_owner")
+_IS_IT = RUNS.c.id == sa.bindparam("its_id")
+#: Changes a run that is executed by its owner, and that gets both documents.
+_PROGRESS = RUNS.update().where(_IS_IT, IS_RUNNING, _IS_OURS).values(_size(("content", "events")))
+_WRITING_DOCUMENTS = DOCUMENTS.update().where(DOCUMENTS.c.number == _number())
+
+
+@functools.cache
+def _ending(documents: tuple[str, ...], *, is_owned: bool, is_cancelled: bool) -> sa.Update:
+    """End a run that gets these documents."""
+    may_end: _Condition = (_IS_OURS if is_owned else sa.false()) & (IS_RUNNING | IS_QUEUED)
+    if is_cancelled:
+        may_end |= IS_QUEUED
+    return _TELLING.where(_IS_IT, may_end).values(_size(documents))
 
 
 def _close(connection: sa.Connection, is_owned: _Condition, now: datetime) -> _Records:
@@ -392,32 +436,15 @@ def _close(connection: sa.Connection, is_owned: _Condition, now: datetime) -> _R
         message = f"The server stopped before the run had {point}."
         error = models.RunError(code=models.ErrorCode.SERVER_STOPPED, message=message)
         values = {"status": models.RunStatus.FAILED.value, "error": error.to_json(), "ended": now}
-        if _end(connection, is_it, values):
+        if _end(connection, _TELLING.where(is_it), values):
             record = _find(connection, RUNS.c.number == row["number"])
             closed += [] if record is None else [record]
     return closed
 
 
-def _size(run_id: str, packed: dict[str, bytes]) -> dict[str, Any]:
-    """How large a run's documents are, once these are written."""
-    if not packed:
-        return {}
-    size: Any = sum(map(len, packed.values()))
-    for column in (DOCUMENTS.c.content, DOCUMENTS.c.events):
-        if column.name not in packed:
-            length = sa.select(sa.func.coalesce(sa.func.length(column), 0))
-            size = size + length.where(DOCUMENTS.c.number == _number(run_id)).scalar_subquery()
-    return {"size": size}
-
-
 def _write_documents(connection: sa.Connection, run_id: str, packed: dict[str, bytes]) -> None:
     if packed:
-        is_it = DOCUMENTS.c.number == _number(run_id)
-        connection.execute(DOCUMENTS.update().where(is_it).values(packed))
-
-
-def _number(run_id: str) -> sa.ScalarSelect[Any]:
-    return sa.select(RUNS.c.number).where(RUNS.c.id == run_id).scalar_subquery()
+        connection.execute(_WRITING_DOCUMENTS, {**packed, "its_id": run_id})
 
 
 def _doomed(

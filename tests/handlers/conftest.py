@@ -150,6 +150,12 @@ class Server:
         return list(self.app.kernel_manager.__dict__.get("started", []))[self.ahead :]
 
     @property
+    def kernel_of_first(self) -> str:
+        """Id of the kernel that the first run has, which may have been ready before the test began."""
+        started: list[str] = self.app.kernel_manager.__dict__["started"]
+        return started[0]
+
+    @property
     def kernels(self) -> list[str]:
         """Ids of the kernels that there are."""
         return list(self.app.kernel_manager.list_kernel_ids())

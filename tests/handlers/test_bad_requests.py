@@ -271,7 +271,7 @@ REFUSED = [
     Row("B94-put", 405, "method_not_allowed", method="PUT"),
     Row("B94-patch", 405, "method_not_allowed", method="PATCH"),
     Row("B94-delete", 405, "method_not_allowed", method="DELETE"),
-    Row("B95", 404, "notebook_not_found", path=R + "/"),
+    Row("B95", 404, "endpoint_not_found", path=R + "/"),
     Row("B95-double", 404, "notebook_not_found", path="api/nbexec//ok.ipynb"),
     Row("B96", 400, "invalid_request", path=R + "?unknown=1", names="unknown"),
     Row("B97", 400, "invalid_request", path=R + "?parameters=%7B%7D", names="parameters"),

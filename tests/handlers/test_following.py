@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,6 +68,10 @@ async def test_events(server: Server) -> None:
     statuses = [event.data for event in events if event.type == "status"]
     assert statuses[0]["status"] == "queued"
     assert {status["status"] for status in statuses[1:]} == {"running"}
+    # How many cells there are is told before the first of them.
+    *_, told = itertools.takewhile(lambda event: event.type == "status", events)
+    assert told.data["progress"] == {"done": 0, "total": 4, "cell": None}
+    assert told.data["kernel"]["id"]
     assert all(not BRIEF_LACKS & set(status) and status["id"] == run for status in statuses)
 
     cells = [event.data for event in events if event.type == "cell"]

@@ -645,7 +645,10 @@ async def test_shared_runs(server: Server) -> None:
     server.write("a.ipynb", "5")
     alice, bob = {"X-Name": "alice"}, {"X-Name": "bob"}
     run = (await server.run("a.ipynb", headers={**alice, "Idempotency-Key": "k"})).json["id"]
-    assert (await server.get(run, headers=bob)).json["result"] == 5
+    seen = (await server.get(run, headers=bob)).json
+    assert (seen["result"], seen["user"]) == (5, "alice")
+    (listed,) = (await server.fetch("GET", f"{SERVICE}/runs", headers=bob)).json["runs"]
+    assert listed["user"] == "alice"
     answer = await server.run("a.ipynb", headers={**bob, "Idempotency-Key": "k"})
     assert (answer.json["id"], answer.headers["Idempotency-Replayed"]) == (run, "true")
     assert (await server.get(run, headers=bob, method="DELETE")).status == 204

@@ -162,7 +162,6 @@ async def test_broken_kernelspec(server: Server, metadata: dict[str, Any]) -> No
         "runs/a.ipynb",
         "runs",
         "openapi.json/a.ipynb",
-        "a.ipynb/b.ipynb",
     ],
 )
 async def test_path(server: Server, path: str) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tornado import web
 
 from .conftest import SERVICE
 
@@ -170,6 +171,44 @@ async def test_named_by_the_administrator(server: Server) -> None:
     assert (await run(server, "named.ipynb"))["kernel"]["source"] == "prepared"
     for _ in range(2):
         assert (await run(server, "folder.ipynb"))["kernel"]["source"] == "cold"
+
+
+NAMED = ["gone.ipynb", "forbidden.ipynb", "named.ipynb"]
+
+
+@pytest.mark.server(NbExec={"prepared_notebooks": NAMED, "served_notebooks": NAMED})
+async def test_what_cannot_be_prepared_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A named notebook that cannot be read is in the log, and holds up no other; so with served ones."""
+    write(server, "named.ipynb", prepare=False)
+    contents: Any = server.app.contents_manager
+    get = contents.get
+
+    async def refuse(path: str, *args: Any, **kwargs: Any) -> Any:
+        if path == "forbidden.ipynb":
+            raise web.HTTPError(403, "not for you")
+        return await get(path, *args, **kwargs)
+
+    monkeypatch.setattr(contents, "get", refuse)
+    await server.extension._start_jupyter_server_extension(server.app)
+    await prepared(server)
+
+    said = [each.getMessage() for each in caplog.records if "cannot be prepared" in each.getMessage()]
+    assert [text.split("'")[1] for text in said] == ["gone.ipynb", "forbidden.ipynb"]
+    assert "may not be read" in said[1]
+    await server.until(lambda: "'named.ipynb' has no endpoints" in caplog.text)
+    served = [each.getMessage() for each in caplog.records if "cannot be served" in each.getMessage()]
+    assert [text.split("'")[1] for text in served] == ["gone.ipynb", "forbidden.ipynb"]
+    assert (await run(server, "named.ipynb"))["kernel"]["source"] == "prepared"
+
+
+@pytest.mark.server(NbExec={"preload": {"python3": ["json"]}, "fork_kernels": False})
+async def test_preload_needs_forks(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Modules to preload without a process to preload them in are a mistake that the log tells."""
+    await server.extension._performer(server.extension._runs).stop()
+
+    assert "NbExec.preload has no effect without NbExec.fork_kernels" in caplog.text
 
 
 @pytest.mark.server(NbExec={"max_prepared_kernels": 0})

@@ -17,6 +17,8 @@ import httpx
 import nbformat
 import pytest
 
+from tests import processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -71,8 +73,7 @@ class Restarted:
     def stop(self) -> None:
         """Ask it to end."""
         assert self.process is not None
-        self.process.terminate()
-        self.process.wait(DEADLINE)
+        processes.end(self.process, self.folder / "log")
         self.client.close()
 
     def write(self, name: str, *cells: str) -> None:

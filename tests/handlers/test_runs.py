@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 import pytest
 
+from jupyter_nbexec.app import NbExec
+
 if TYPE_CHECKING:
     from tests.handlers.conftest import Server
 
@@ -29,6 +31,7 @@ FIELDS = {
     "ended",
     "duration",
     "parameters",
+    "user",
     "kernel",
     "progress",
     "result",
@@ -77,7 +80,9 @@ async def test_answer(server: Server) -> None:
     assert isinstance(run["duration"], float)
     assert abs((times[2] - times[1]).total_seconds() - run["duration"]) < 0.01
     assert run["parameters"] == {"region": "EU"}
-    assert run["kernel"] == {"name": "python3", "id": server.started[0], "source": server.source.name}
+    # Jupyter has names by chance for those who come with the token.
+    assert run["user"] is None
+    assert run["kernel"] == {"name": "python3", "id": server.kernel_of_first, "source": server.source.name}
     # The injected cell, the skipped and the empty one are not counted.
     assert run["progress"] == {"done": 4, "total": 4, "cell": None}
     assert (run["result"], run["result_type"]) == ({"region": "EU", "nan": None}, "application/json")
@@ -353,6 +358,31 @@ async def test_visible_while_running(server: Server) -> None:
     await server.fetch("POST", f"api/kernels/{listed[0]['id']}/interrupt")
     assert (await task).json["error"]["ename"] == "KeyboardInterrupt"
     assert server.extension.current_activity() is None
+
+
+async def test_nothing_keeps_a_server_from_ending(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails when the server stops is in the log; all runs end all the same, and the server goes on."""
+
+    async def fail() -> None:
+        raise RuntimeError("cannot be stopped")
+
+    server.write("a.ipynb", server.long())
+    task = asyncio.create_task(server.run("a.ipynb"))
+    await server.is_running()
+    server.extension._exits.push_async_callback(fail)  # as if it were one of the parts
+
+    await server.extension.stop_extension()
+
+    assert (await task).json["error"]["code"] == "server_stopped"
+    assert server.kernels == []
+    assert "cannot be stopped" in caplog.text
+
+
+async def test_what_could_not_begin_can_be_stopped() -> None:
+    """An extension that could not be loaded does not keep the server busy, nor from ending."""
+    extension = NbExec()
+    assert extension.current_activity() is None
+    await extension.stop_extension()
 
 
 async def test_working_directory(server: Server) -> None:

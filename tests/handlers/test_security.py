@@ -30,12 +30,14 @@ RUN = "00000000-0000-4000-8000-00000000000{}"
 EXAMPLES = {
     r"": [""],
     r"/openapi\.json": ["/openapi.json", "/openapi.json?path=a.ipynb"],
+    r"/docs": ["/docs"],
     r"/runs": ["/runs", "/runs?path=a.ipynb"],
     r"/runs/prune": ["/runs/prune"],
     rf"/runs/{RUN_ID}": [f"/runs/{RUN.format(1)}"],
     rf"/runs/{RUN_ID}/cancel": [f"/runs/{RUN.format(2)}/cancel"],
     rf"/runs/{RUN_ID}/events": [f"/runs/{RUN.format(3)}/events"],
     rf"/runs/{RUN_ID}/notebook": [f"/runs/{RUN.format(4)}/notebook"],
+    r"/(?P<path>.+?\.ipynb)/(?P<endpoint>.*)": ["/a.ipynb/none", "/folder/b.ipynb/none/:x"],
     r"/(?P<path>.*)": ["/a.ipynb", "/folder/b.ipynb"],
 }
 #: What a call without effect sends: authorization comes before the body is read.
@@ -52,6 +54,11 @@ class Call:
     path: str
     #: Whether the extension has it.
     exists: bool
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether it calls an endpoint, which these notebooks do not have: a GET would run code."""
+        return ".ipynb/" in self.path
 
 
 def rules(router: Any) -> Iterator[tuple[str, type[RequestHandler]]]:
@@ -114,6 +121,8 @@ def expected_when_allowed(call: Call) -> set[int]:
     """Tell the status of a call that gets past all checks of who asks."""
     if not call.exists:
         return {405}
+    if call.is_endpoint:
+        return {404}
     return {400} if call.method == "POST" else {200, 204}
 
 
@@ -133,7 +142,9 @@ async def test_routes_are_known(server: Server) -> None:
     """Every route of the extension has an example here, and every verb demands authentication (S13)."""
     await notebooks(server)
     found = calls(server)
-    assert {call.method for call in found if call.exists} == {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}
+    others = {call.method for call in found if call.exists and not call.is_endpoint}
+    assert others == {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}
+    assert {call.method for call in found if call.exists and call.is_endpoint} == set(ALL_METHODS)
     # With `allow_unauthenticated_access` off, jupyter_server warns about verbs that are not decorated,
     # warnings are errors here, and an extension with an error is not loaded.
     assert server.app.allow_unauthenticated_access is False
@@ -269,7 +280,7 @@ COOKIE_ROWS = [
     ),
     CookieRow("S23", 404, 404, {"Cookie": "{login}; {xsrf}", "X-XSRFToken": "{token}", "Origin": "null"}),
     CookieRow("S24", 403, headers={"Content-Type": "text/plain"}),
-    # A GET runs nothing here, so that it needs no more than Jupyter's own (S25 to S27).
+    # A GET runs nothing here, so that it needs no more than Jupyter's own (S25 to S27); but for endpoints.
     CookieRow("S25", 403, headers={"Referer": "https://evil.example/"}),
     CookieRow("S27", 403, headers={"Sec-Fetch-Site": "cross-site"}),
     CookieRow(
@@ -295,7 +306,8 @@ async def test_cookie(server: Server, row: CookieRow) -> None:
         if call.method == "OPTIONS":
             continue
         answer = await fetch(server, call, headers)
-        status = row.reading if call.method in ("GET", "HEAD") else row.changing
+        is_reading = call.method in ("GET", "HEAD") and not call.is_endpoint
+        status = row.reading if is_reading else row.changing
         if status is None:
             assert answer.status in expected_when_allowed(call), (call, answer)
         else:
@@ -371,9 +383,9 @@ def rights(call: Call) -> set[tuple[str, str]]:
     """Tell what a call needs."""
     if call.path.endswith("/cancel"):
         return {("execute", RUNS)}
-    if call.path.endswith("/prune") or call.method == "DELETE":
+    if call.path.endswith("/prune") or (call.method == "DELETE" and not call.is_endpoint):
         return {("write", RUNS)}
-    if call.method == "POST":
+    if call.method == "POST" or call.is_endpoint:
         return {("execute", RUNS), ("execute", "kernels"), ("read", "contents")}
     is_of_notebook = "/runs" not in call.path and (".ipynb" in call.path)
     return {("read", RUNS)} | ({("read", "contents")} if is_of_notebook else set())
@@ -461,6 +473,40 @@ async def test_rights_asked_for(server: Server) -> None:
         asked.clear()
         await server.fetch(method, f"api/nbexec/{path}", b"" if method == "POST" else None)
         assert asked == {(right, RUNS)}
+
+
+@pytest.mark.server(ServerApp=denying())
+async def test_rights_of_a_call(server: Server) -> None:
+    """Calling an endpoint asks for the rights that running its notebook does, whatever the verb."""
+    server.write("a.ipynb", *(f"# {verb} /x\nprint(1)" for verb in ("GET", "PUT", "POST", "DELETE", "PATCH")))
+    asked = server.app.authorizer.asked
+    for method in ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"):
+        asked.clear()
+        answer = await server.fetch(method, "api/nbexec/a.ipynb/x")
+        assert answer.status == 200, answer
+        assert asked == {("execute", RUNS), ("execute", "kernels"), ("read", "contents")}
+    asked.clear()
+    assert (await server.fetch("OPTIONS", "api/nbexec/a.ipynb/x")).status == 200
+    assert asked == {("execute", RUNS)}
+
+
+async def test_cookie_calls(server: Server) -> None:
+    """A cookie alone calls no endpoint, by GET either: it takes the XSRF token or our own page (S25, S26)."""
+    server.write("a.ipynb", "# GET /x\nprint(1)")
+    cookie = await log_in(server)
+    token = cookie.xsrf.partition("=")[2]
+    both = {"Cookie": f"{cookie.login}; {cookie.xsrf}"}
+    for headers, status in [
+        ({"Cookie": cookie.login}, 403),
+        (both, 403),
+        (both | {"Referer": "https://evil.example/"}, 403),
+        (both | {"X-XSRFToken": "wrong"}, 403),
+        (both | {"X-XSRFToken": token}, 200),
+        (both | {"Referer": f"http://127.0.0.1:{server.port}/lab"}, 200),
+    ]:
+        for method in ("GET", "HEAD"):
+            answer = await server.fetch(method, "api/nbexec/a.ipynb/x", headers=headers, auth=False)
+            assert answer.status == status, (method, headers, answer)
 
 
 @pytest.mark.server(ServerApp=denying(("write", "contents")))
@@ -562,6 +608,7 @@ async def test_path_out_of_bounds(server: Server, path: str, caplog: pytest.LogC
         await server.describe(path),
         await server.run(path),
         await server.fetch("GET", f"api/nbexec/openapi.json?path={path}"),
+        await server.fetch("GET", f"api/nbexec/{path}/x"),
     ):
         # Names that are too long for the disk are 500 there.
         assert answer.status == (404 if contents.status == 500 else contents.status), (answer, contents)

@@ -24,6 +24,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+from jupyter_nbexec import result
 from jupyter_nbexec.kernels import forkserver, provisioner
 
 pytestmark = [
@@ -279,6 +280,17 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+async def test_opening_is_not_compiled_again(start: Start) -> None:
+    """What every run begins with has been compiled before the fork, and leaves nothing of that behind."""
+    source = f"""
+kernel = get_ipython().kernel
+constants = [each for code in kernel.jupyter_nbexec_compiled.values() for each in code.co_consts]
+done = eval({result.opening()!r})
+print(done, kernel.jupyter_nbexec["begin"].__code__ in constants, hasattr(kernel, "jupyter_nbexec_compiled"))
+"""
+    assert await (await start()).run(source) == "None True False\n"
+
+
 async def test_census(start: Start) -> None:
     """A forked kernel and a cold one see the same, but for what is listed."""
     cold, forked = await start(cold=True), await start()
@@ -289,6 +301,7 @@ async def test_census(start: Start) -> None:
         seen.append(json.loads(text))
 
     assert (cold.is_forked, forked.is_forked) == (False, True)
+    seen[1]["kernel attributes"].remove("jupyter_nbexec_compiled")  # goes with the first request of a run
     assert set(seen[0].pop("modules")) <= set(seen[1].pop("modules"))
     ours, theirs = dict(flatten(seen[1])), dict(flatten(seen[0]))
     different = {

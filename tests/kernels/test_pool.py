@@ -74,14 +74,13 @@ def workshop() -> Workshop:
 
 @pytest.fixture
 async def make_pool(workshop: Workshop) -> AsyncIterator[Callable[..., pool.Pool[str, str]]]:
-    """Make pools, whose keys are letters of one family; they are stopped afterwards."""
+    """Make pools, whose keys are letters, of one family unless said; they are stopped afterwards."""
     pools: list[pool.Pool[str, str]] = []
 
     def make(capacity: int = 2, **settings: Any) -> pool.Pool[str, str]:
-        usual = {"idle_timeout": 0.0, "kept": 1, "at_once": 1, "log": logging.getLogger("test")}
-        made: pool.Pool[str, str] = pool.Pool(
-            workshop, capacity=lambda _: capacity, family=lambda _: "letters", **{**usual, **settings}
-        )
+        usual: dict[str, Any] = {"idle_timeout": 0.0, "kept": 1, "at_once": 1}
+        usual |= {"family": lambda _: "letters", "log": logging.getLogger("test")}
+        made: pool.Pool[str, str] = pool.Pool(workshop, capacity=lambda _: capacity, **{**usual, **settings})
         pools.append(made)
         return made
 
@@ -103,6 +102,53 @@ async def test_each_is_used_once(workshop: Workshop, make_pool: Callable[..., An
     assert len(set(given)) == 5
     await until(lambda: shelf.ready == 2)
     assert len(workshop.made) == 7
+
+
+async def test_rest(
+    workshop: Workshop, make_pool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as enough are left, one is made only when nobody has taken any for a while."""
+    monkeypatch.setattr(pool, "REST", 1000.0)
+    shelf = make_pool(capacity=4, at_once=4)
+    shelf.fill("a", 4)
+    await until(lambda: shelf.ready == 4)
+    for _ in range(2):
+        await shelf.take("a")
+    await asyncio.sleep(0)
+
+    assert workshop.at_once == 0
+    monkeypatch.setattr(pool, "REST", 0.05)
+    workshop.gate.clear()
+    await shelf.take("a")
+    await until(lambda: workshop.at_once == 3)
+    workshop.gate.set()
+    await until(lambda: shelf.ready == 4)
+
+
+async def test_rest_ends_by_itself(
+    workshop: Workshop, make_pool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was put off is made though nobody asks again."""
+    monkeypatch.setattr(pool, "REST", 0.05)
+    shelf = make_pool(capacity=4)
+    shelf.fill("a", 4)
+    await until(lambda: shelf.ready == 4)
+    await shelf.take("a")
+
+    await until(lambda: len(workshop.made) == 5)
+
+
+async def test_rest_holds_up_no_other(
+    workshop: Workshop, make_pool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another family lacks is made at once, whoever rests."""
+    monkeypatch.setattr(pool, "REST", 1000.0)
+    shelf = make_pool(capacity=4, family=lambda key: key)
+    shelf.fill("a", 4)
+    await until(lambda: shelf.ready == 4)
+    await shelf.take("a")
+    assert await shelf.take("b") is None
+    await until(lambda: workshop.made[4:] == ["b4", "b5"])
 
 
 async def test_learning(workshop: Workshop, make_pool: Callable[..., Any]) -> None:

@@ -1,0 +1,157 @@
+"""REQUEST: what a notebook is told of an HTTP request, as Kernel Gateway writes it, without credentials."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import Message
+from typing import Any, Final, TypeAlias
+
+from jupyter_nbexec import errors, languages
+
+NAME: Final = "REQUEST"
+"""The variable that a notebook reads."""
+
+CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-xsrftoken"})
+"""Headers that are the server's business: no notebook sees them."""
+
+CREDENTIAL_ARGUMENTS: Final = frozenset({"token", "_xsrf"})
+"""Arguments of the URL that are the server's business."""
+
+FORM: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+Values: TypeAlias = "Mapping[str, Sequence[bytes]]"
+"""What a form or a query holds: each name as Latin-1, which stands for bytes, and its values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of a form."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form that was sent."""
+
+    fields: Values = field(default_factory=dict)
+    files: Mapping[str, Sequence[File]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """A request that calls an endpoint, as far as the notebook may know of it."""
+
+    headers: Iterable[tuple[str, str]] = ()
+    query: Values = field(default_factory=dict)
+    body: bytes = b""
+    form: Form | None = None  #: what the body holds, if it is a form
+
+    @property
+    def size(self) -> int:
+        """How much there is to encode, in bytes; roughly."""
+        return len(self.body)
+
+
+def write(incoming: Incoming, parameters: Mapping[str, str]) -> str:
+    """Write REQUEST: a JSON text in ASCII. Raises UnsupportedMediaType for a charset that is not known."""
+    headers = _headers(incoming.headers)
+    content_type = headers.get("Content-Type", "")
+    media_type, charset = media(content_type if isinstance(content_type, str) else content_type[-1])
+    document: dict[str, Any] = {
+        "body": "",
+        "args": _texts(incoming.query, "utf-8", without=CREDENTIAL_ARGUMENTS),
+        "path": dict(parameters),
+        "headers": headers,
+    }
+    if incoming.form is not None:
+        document["body"] = _texts(incoming.form.fields, charset)
+        if incoming.form.files:
+            document["files"] = _files(incoming.form.files)
+    else:
+        document.update(_body(incoming.body, media_type, charset))
+    return json.dumps(document)
+
+
+def assign(text: str, language: languages.Language | None) -> str:
+    """Write the statement that gives REQUEST its value. Raises Unprocessable where nobody knows how to."""
+    if language is None:
+        raise errors.Unprocessable("Requests cannot be written in the language of this notebook's kernel.")
+    try:
+        return language.assignment(NAME, text)
+    except languages.Unwritable as error:
+        raise errors.Unprocessable(f"The request cannot be written in {language.name}: {error}.") from error
+
+
+@functools.lru_cache(maxsize=256)
+def media(content_type: str) -> tuple[str, str]:
+    """Read a Content-Type: the type in lower case, and the charset, by default UTF-8.
+
+    Raises UnsupportedMediaType for a charset that is not known.
+    """
+    message = Message()
+    message["Content-Type"] = content_type
+    charset = message.get_content_charset("utf-8")
+    try:
+        b"x".decode(charset, "replace")
+    except (LookupError, ValueError) as error:
+        raise errors.UnsupportedMediaType("The body has a charset that is not known here.") from error
+    return (message.get_content_type() if content_type else ""), charset
+
+
+def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """Collect headers; those that are repeated become lists."""
+    collected: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name.lower() not in CREDENTIAL_HEADERS:
+            collected.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in collected.items()}
+
+
+def _texts(values: Values, charset: str, without: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    return {
+        _name(name, charset): [value.decode(charset, "replace") for value in given]
+        for name, given in values.items()
+        if name not in without
+    }
+
+
+def _name(name: str, charset: str) -> str:
+    try:
+        return name.encode("latin-1").decode(charset, "replace")
+    except UnicodeEncodeError:
+        return name
+
+
+def _files(files: Mapping[str, Sequence[File]]) -> dict[str, list[dict[str, str]]]:
+    return {
+        name: [
+            {
+                "filename": file.name,
+                "content_type": file.content_type,
+                "content": base64.b64encode(file.content).decode("ascii"),
+            }
+            for file in given
+        ]
+        for name, given in files.items()
+    }
+
+
+def _body(body: bytes, media_type: str, charset: str) -> dict[str, Any]:
+    """Read a body that is no form: JSON as its value, text as text, anything else as base64."""
+    try:
+        text = body.decode(charset)
+    except UnicodeDecodeError:
+        return {"body": base64.b64encode(body).decode("ascii"), "body_encoding": "base64"}
+    if media_type == "application/json":
+        try:
+            return {"body": json.loads(text)}
+        except (ValueError, RecursionError):
+            return {"body": text}
+    return {"body": text}
