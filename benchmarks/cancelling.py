@@ -36,7 +36,7 @@ from serving import Server, serving
 GRACE = 1.0
 #: Seconds from a wish to its end: the grace, the kernel's death, and a busy machine.
 PATIENCE = 30.0
-TIMES, SHORT_TIMES = 50, 3
+TIMES, SHORT_TIMES = 50, 2
 #: What events say of a cell.
 CELL_STARTED, CELL_ENDED = b'"state":"started"', b'"state":"ended"'
 

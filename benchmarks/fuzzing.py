@@ -26,7 +26,7 @@ from serving import Server, environment_of, serving, stop
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 #: Seconds that requests are made for, and requests to each operation in each phase.
 SECONDS, EXAMPLES = 600, 300
-SHORT_SECONDS, SHORT_EXAMPLES = 15, 8
+SHORT_SECONDS, SHORT_EXAMPLES = 8, 8
 #: Seconds in which all kernels of runs are gone.
 QUIET = 30.0
 #: Endpoints that say what they were asked.

@@ -29,7 +29,7 @@ from nbclient import NotebookClient
 from serving import Server, serving
 from soak import at_once, call, kill
 
-RUNS, SHORT_RUNS, CLIENTS = 1000, 40, 4
+RUNS, SHORT_RUNS, CLIENTS = 1000, 16, 4
 FOLDERS = ("one", "two", "three", "four/deep")
 #: Promises: MB by which what stays may grow, and seconds in which all of a killed server is gone.
 GROWTH, GONE = 5.0, 5.0
