@@ -337,7 +337,9 @@ class NbExec(ExtensionApp):
         )
         self._sending: asyncio.Task[None] | None = None
         self._readying: asyncio.Task[None] | None = None
-        for stop in (self._runs.stop, self._stop_sending, self._services.stop, self._stop_readying):
+        # The last one first.
+        stops = (self._settle, self._runs.stop, self._stop_sending, self._services.stop, self._stop_readying)
+        for stop in stops:
             self._exits.push_async_callback(stop)
         self.settings["jupyter_nbexec"] = base.Parts(
             planner=planner,
@@ -484,6 +486,10 @@ class NbExec(ExtensionApp):
         except Exception:
             # If this went further, the server would never end, nor would the kernels of others.
             self.log.exception("something has failed while it was stopped")
+
+    async def _settle(self) -> None:
+        parts: base.Parts = self.settings["jupyter_nbexec"]
+        await parts.settle()
 
     async def _stop_readying(self) -> None:
         if self._readying is not None:

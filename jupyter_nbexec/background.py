@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
@@ -81,14 +82,23 @@ class BackgroundLoop:
         self._loop.call_soon_threadsafe(setattr, turns, "first", asyncio.get_running_loop())
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def stop(self) -> None:
-        """End the loop and its thread; what still runs there is cancelled."""
+    def stop(self) -> bool:
+        """End the loop and its thread; what still runs there is cancelled.
+
+        Whether it has ended: a thread that is stuck is left behind, rather than keep the server from its end.
+        """
         if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+            return True
+        try:
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(2 * FAREWELL)
+        except futures.TimeoutError:
+            return False
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._thread.join(FAREWELL)
+        if self._thread.is_alive():
+            return False
         self._loop.close()
+        return True
 
 
 async def _cancel_others() -> None:

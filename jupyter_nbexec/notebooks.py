@@ -92,6 +92,11 @@ class Notebook:
         return value if value in ("kernel", "request") else None
 
     @property
+    def has_unknown_state(self) -> bool:
+        """Whether it says something else there."""
+        return "state" in self._own and self.state is None
+
+    @property
     def watched(self) -> list[str]:
         """Contents paths of files that such cells depend on: `metadata.nbexec.watch`, from its folder."""
         names = self._own.get("watch")

@@ -30,10 +30,12 @@ class Opener:
         """Run a coroutine where kernels are talked to."""
         return asyncio.wrap_future(self._background.submit(coroutine))
 
-    async def stop(self) -> None:
-        """End the thread. Call it when nobody talks any more."""
-        await asyncio.to_thread(self._background.stop)
+    async def stop(self) -> bool:
+        """End the thread, when nobody talks any more; whether it has ended."""
+        if not await asyncio.to_thread(self._background.stop):
+            return False  # its sockets are in use
         self.context.destroy(linger=0)
+        return True
 
     async def open(self, kernel: kernels.LeasedKernel) -> Opened:
         """Connect to a kernel, and wait until it answers.

@@ -80,7 +80,8 @@ class Performer:
         if self._prepared is not None:
             await self._prepared.stop()
         await self._fresh.stop()
-        await self._opener.stop()
+        if not await self._opener.stop():
+            self._log.error("the thread that talks to kernels is stuck, and left behind")
 
     async def perform(
         self,

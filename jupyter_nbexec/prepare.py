@@ -7,6 +7,7 @@ none is ready, and where preparing fails, the run executes everything itself.
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import hashlib
 import json
@@ -55,6 +56,7 @@ class Kitchen:
         self._fresh = fresh
         self._opener = opener
         self._limits = limits
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def make(self, recipe: Recipe) -> Prepared:
         """Execute the cells of a recipe. Raises CannotPrepare, KernelStartError and what `open` raises."""
@@ -88,7 +90,20 @@ class Kitchen:
         await self.end(prepared.kernel)
 
     async def end(self, kernel: managed.ManagedKernel, *, is_asked: bool = False) -> None:
-        """End a kernel that was taken; one that `is_asked` to may first do what it does at its end."""
+        """End a kernel that was taken; one that `is_asked` to may first do what it does at its end.
+
+        It ends even if who waits for that is cancelled.
+        """
+        ending = asyncio.create_task(self._end(kernel, is_asked=is_asked))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        await asyncio.shield(ending)
+
+    async def settle(self) -> None:
+        """Wait until all have ended that are to."""
+        await asyncio.gather(*self._endings, return_exceptions=True)
+
+    async def _end(self, kernel: managed.ManagedKernel, *, is_asked: bool) -> None:
         if kernel.opened is not None:
             await self._opener.close(kernel.opened)
         kernel.show()

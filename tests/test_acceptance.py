@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import nbformat
@@ -110,6 +114,46 @@ def test_terminated_during_a_run(tmp_path: Path) -> None:
         assert json.loads(body)["error"]["code"] == "server_stopped"
         assert kernels
         assert wait_for(lambda: not any(kernel.is_running() for kernel in kernels))
+
+
+def test_terminated_while_requests_wait(tmp_path: Path) -> None:
+    """A server that is told to stop ends, whatever requests wait for: a notebook, the rest of a body."""
+    over = threading.Event()
+    refused: list[int] = []
+    with program("server", tmp_path) as (client, process):
+
+        def ask(path: str) -> None:
+            with contextlib.suppress(httpx.TransportError):
+                while not over.is_set() and process.poll() is None:
+                    refused.append(httpx.get(client.base_url.join(path), **options).status_code)
+
+        def write_for_ever() -> None:
+            while not over.is_set() and process.poll() is None:
+                (tmp_path / "root" / "torn.ipynb").write_text('{"cells": [')
+                over.wait(0.05)
+
+        options: Any = {"headers": client.headers, "timeout": DEADLINE, "trust_env": False}
+        # A notebook that is being written is read again until it is whole, or for some seconds.
+        paths = ["api/nbexec/torn.ipynb/x"] * 3
+        threads = [threading.Thread(target=write_for_ever)]
+        threads += [threading.Thread(target=ask, args=(path,)) for path in paths]
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port or 80)) as half:
+            head = "POST /api/nbexec/slow.ipynb HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+            half.sendall(f"{head}Authorization: token open sesame\r\n\r\n{{".encode())
+            for thread in threads:
+                thread.start()
+            try:
+                assert wait_for(lambda: len(refused) > 3, DEADLINE)
+                process.terminate()
+                assert process.wait(timeout=30) == 0
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join(DEADLINE)
+
+    assert set(refused) <= {404, 422, 503}
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_killed_during_a_run(tmp_path: Path) -> None:

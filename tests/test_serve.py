@@ -193,6 +193,34 @@ def test_log(one: Served) -> None:
     assert TOKEN not in one.log
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/echo?token={token}&secret=hunter2", {"Content-Type": "multipart/form-data"}),
+        ("GET", "/echo/%FF?token={token}&secret=hunter2", {}),
+        ("GET", "/nope?token={token}&secret=hunter2", {}),
+        ("GET", "/_api/static/..%2f?token={token}&secret=hunter2", {}),
+        ("GET", "/public/..%2f?token={token}&secret=hunter2", {}),
+    ],
+)
+def test_log_of_refusals(one: Served, method: str, path: str, headers: dict[str, str]) -> None:
+    """What is refused leaves no more in the log."""
+    before = len(one.log)
+    answer = one.request(method, path.format(token=TOKEN), headers=headers, content=b"x")
+    assert answer.status_code >= 400
+    one.get("/hello/after")
+    deployment.wait_until(lambda: "/hello/after" in one.log[before:])
+    assert "hunter2" not in one.log
+    assert TOKEN not in one.log
+
+
+def test_files_with_no_name(one: Served) -> None:
+    """A name that no file can have is not there."""
+    assert one.get("/public/%00", headers={}).status_code == 404
+    assert one.get("/_api/static/%00", headers={}).status_code == 404
+    assert "Traceback" not in one.log
+
+
 def test_nothing_is_left_for_others(one: Served) -> None:
     """No other program takes this server for one that runs notebooks, and there is no store of runs."""
     assert list((one.folder / "runtime").glob("jpserver-*")) == []
@@ -230,6 +258,30 @@ def test_stops_when_asked(tmp_path: Path, number: int) -> None:
         assert alive == []
 
 
+def test_stops_while_calls_wait(tmp_path: Path) -> None:
+    """A server that is stopped while a call is being answered, and another waits, tells both, and ends."""
+    served.write(tmp_path / "api.ipynb", *CELLS)
+    with served.serving(tmp_path, "api.ipynb", "--NbExec.drain_timeout=1") as server:
+        below = psutil.Process(server.process.pid).children(recursive=True)
+        answers: list[httpx.Response] = []
+
+        def ask(path: str) -> threading.Thread:
+            caller = threading.Thread(target=lambda: answers.append(server.get(path)))
+            caller.start()
+            return caller
+
+        callers = [ask("/slow")]
+        deployment.wait_until((tmp_path / "begun").exists)
+        callers += [ask("/place"), ask("/place")]
+        server.process.terminate()
+        assert server.process.wait(served.DEADLINE) == 0
+        for caller in callers:
+            caller.join(served.DEADLINE)
+        assert {answer.status_code for answer in answers} == {503}
+        _, alive = psutil.wait_procs(below, timeout=served.DEADLINE)
+        assert alive == []
+
+
 def test_stops_while_it_starts(tmp_path: Path) -> None:
     """A server whose seed cells take their time can be stopped all the same, and leaves nothing."""
     seed = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)"
@@ -258,6 +310,13 @@ def test_without_authentication(tmp_path: Path) -> None:
         assert server.request("POST", "/echo", json=[1]).json()["body"] == [1]
         foreign = {"Origin": "https://evil.example.com"}
         assert server.request("POST", "/echo", headers=foreign).status_code == 404
+        # What an image, a link or a form sends.
+        for headers in ({"Referer": "https://evil.example.com/"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert server.get("/hello/x", headers=headers).status_code == 403
+            assert server.request("POST", "/echo", headers=headers).status_code == 403
+        own = {"Referer": f"{server.url}/_api/docs", "Sec-Fetch-Site": "same-origin"}
+        for headers in (own, {"Sec-Fetch-Site": "none"}):
+            assert server.get("/hello/x", headers=headers).status_code == 200
         assert server.get("/hello/x", headers={"Host": "evil.example.com"}).status_code == 403
 
 
@@ -289,6 +348,7 @@ def test_tls(tmp_path: Path) -> None:
         (["1 + 1"], ["api.ipynb"], "has no endpoints"),
         (["1 / 0", "# GET /\n"], ["api.ipynb"], "ZeroDivisionError"),
         (CELLS, ["api.ipynb", "--kernel=fakelang2000"], "fakelang2000"),
+        (CELLS, ["api.ipynb", "--certfile=nope"], "There is no file nope, which certfile names"),
         (
             CELLS,
             ["api.ipynb", "--api=kernel_gateway.jupyter_websocket"],
@@ -306,6 +366,16 @@ def test_what_cannot_be_served(tmp_path: Path, cells: list[str], arguments: list
     served.write(tmp_path / "api.ipynb", *cells)
     port = gateways.free_port()
     assert said in served.refused(tmp_path, *arguments, f"--port={port}")
+
+
+def test_names_that_are_taken(tmp_path: Path) -> None:
+    """A notebook among several cannot be called as what is there besides, while that is there."""
+    served.write(tmp_path / "public.ipynb", *CELLS)
+    served.write(tmp_path / "api.ipynb", *CELLS)
+    port, said = f"--port={gateways.free_port()}", "A notebook called public cannot be among several"
+    assert said in served.refused(tmp_path, "public.ipynb", "api.ipynb", "--static=.", port)
+    with served.serving(tmp_path, "public.ipynb", "api.ipynb") as server:
+        assert server.get("/public/hello/x").text == "hello x\n"
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import unquote
 
+import re2  # type: ignore[import-untyped]
+
 from jupyter_nbexec import errors, languages
 from jupyter_nbexec.endpoints import operations
 
@@ -75,7 +77,7 @@ class Route:
     def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
         self.path = path
         self.endpoints = dict(endpoints)
-        self._segments = [_pattern(segment) for segment in path.split("/")[1:]]
+        self._segments = [Segment(segment) for segment in path.split("/")[1:]]
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
         """Read the parameters from a request's path; None if it is another path."""
@@ -83,10 +85,10 @@ class Route:
             return None
         found: dict[str, str] = {}
         for pattern, segment in zip(self._segments, segments, strict=True):
-            match = pattern.fullmatch(segment)
-            if match is None:
+            parameters = pattern.match(segment)
+            if parameters is None:
                 return None
-            found.update(match.groupdict())
+            found.update(parameters)
         return found
 
 
@@ -171,19 +173,34 @@ def _segments(path: str) -> tuple[str, ...]:
     return tuple(map(unquote, path.split("/")[1:])) if "%" in path else tuple(path.split("/")[1:])
 
 
-def _pattern(segment: str) -> re.Pattern[str]:
-    """Match a segment of a path, in which `:name` stands for anything but nothing."""
-    pieces: list[str] = []
-    seen: set[str] = set()
-    position = 0
-    for parameter in _PARAMETER.finditer(segment):
-        pieces.append(re.escape(unquote(segment[position : parameter.start()])))
-        name = parameter[1]
-        pieces.append(f"(?P={name})" if name in seen else f"(?P<{name}>.+)")
-        seen.add(name)
-        position = parameter.end()
-    pieces.append(re.escape(unquote(segment[position:])))
-    return re.compile("".join(pieces), re.DOTALL)
+class Segment:
+    """A segment of a path, in which `:name` stands for anything but nothing.
+
+    Requests are matched on the server's own loop. RE2 takes a time that grows as the segment does; `re` takes
+    the third power of that, or worse, where there are three parameters or more.
+    """
+
+    def __init__(self, segment: str) -> None:
+        pieces: list[str] = []
+        self._names: list[str] = []
+        position = 0
+        for parameter in _PARAMETER.finditer(segment):
+            pieces.append(re2.escape(unquote(segment[position : parameter.start()])))
+            pieces.append("(.+)")
+            self._names.append(parameter[1])
+            position = parameter.end()
+        pieces.append(re2.escape(unquote(segment[position:])))
+        self._pattern = re2.compile("(?s)" + "".join(pieces))
+
+    def match(self, sent: str) -> dict[str, str] | None:
+        """Read the parameters; None if this is not such a segment."""
+        match = self._pattern.fullmatch(sent)
+        if match is None:
+            return None
+        values = match.groups()
+        found = dict(zip(self._names, values, strict=True))
+        # A name that stands there twice has one value.
+        return found if [found[name] for name in self._names] == list(values) else None
 
 
 class _Reader:

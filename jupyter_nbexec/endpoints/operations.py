@@ -39,7 +39,8 @@ def read(cells: Iterable[Any], methods: Sequence[str]) -> dict[str, list[Operati
     for path, item in paths.items():
         for verb, operation in item.items() if isinstance(item, dict) else ():
             known = isinstance(operation, dict) and isinstance(operation.get("operationId"), str)
-            if known and verb.upper() in methods:
+            # OpenAPI has a slash before every path; nothing else could be asked for.
+            if known and path.startswith("/") and verb.upper() in methods:
                 listed = operations.setdefault(operation["operationId"].strip(), [])
                 listed.append(_operation(verb.upper(), path, operation))
     return operations

@@ -41,6 +41,8 @@ class Form:
     """A form that was sent."""
 
     fields: Values = field(default_factory=dict)
+    #: Whether the names of fields are texts already; else they are as those of a query.
+    has_text_names: bool = False
     files: Mapping[str, Sequence[File]] = field(default_factory=dict)
 
 
@@ -71,7 +73,8 @@ def write(incoming: Incoming, parameters: Mapping[str, str]) -> str:
         "headers": headers,
     }
     if incoming.form is not None:
-        document["body"] = _texts(incoming.form.fields, charset)
+        form = incoming.form
+        document["body"] = _texts(form.fields, charset, has_text_names=form.has_text_names)
         if incoming.form.files:
             document["files"] = _files(incoming.form.files)
     else:
@@ -114,12 +117,19 @@ def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
     return {name: values[0] if len(values) == 1 else values for name, values in collected.items()}
 
 
-def _texts(values: Values, charset: str, without: frozenset[str] = frozenset()) -> dict[str, list[str]]:
-    return {
-        _name(name, charset): [value.decode(charset, "replace") for value in given]
-        for name, given in values.items()
-        if name not in without
-    }
+def _texts(
+    values: Values,
+    charset: str,
+    *,
+    without: frozenset[str] = frozenset(),
+    has_text_names: bool = False,
+) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for name, given in values.items():
+        if name not in without:
+            text = name if has_text_names else _name(name, charset)
+            texts[text] = [value.decode(charset, "replace") for value in given]
+    return texts
 
 
 def _name(name: str, charset: str) -> str:
@@ -147,7 +157,7 @@ def _body(body: bytes, media_type: str, charset: str) -> dict[str, Any]:
     """Read a body that is no form: JSON as its value, text as text, anything else as base64."""
     try:
         text = body.decode(charset)
-    except UnicodeDecodeError:
+    except UnicodeError:  # some charsets raise no finer one
         return {"body": base64.b64encode(body).decode("ascii"), "body_encoding": "base64"}
     if media_type == "application/json":
         try:

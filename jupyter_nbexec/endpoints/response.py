@@ -30,15 +30,24 @@ _FRAMING: Final = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "x-sendfile",
     }
 )
+#: What servers in front of this one obey: which file they are to send, how they keep an answer.
+_OF_PROXIES: Final = "x-accel-"
 #: Headers that decide what a page may do on the origin of the server, or who is logged in there.
 _OF_THE_ORIGIN: Final = frozenset(
     {
+        "accept-ch",
+        "alt-svc",
         "clear-site-data",
         "content-security-policy",
         "content-security-policy-report-only",
+        "nel",
+        "origin-agent-cluster",
         "public-key-pins",
+        "report-to",
+        "reporting-endpoints",
         "service-worker-allowed",
         "set-cookie",
         "strict-transport-security",
@@ -97,16 +106,17 @@ def parse_info(text: str) -> Info:
 
 
 def _status(value: Any) -> int:
-    if type(value) is not int or not 200 <= value <= 599:
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())
+    if not is_whole or not 200 <= value <= 599:
         raise BadInfo("printed a status that is none: a whole number from 200 to 599")
-    return value
+    return int(value)
 
 
 def _header(name: str, value: Any) -> list[tuple[str, str]]:
     if not _NAME.fullmatch(name):
         raise BadInfo(f"printed a header whose name is none: {name[:80]!a}")
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(each, bool) or not isinstance(each, (str, int, float)) for each in values):
+    if any(not isinstance(each, (str, int, float)) for each in values):
         raise BadInfo(f"printed no text for the header {name[:80]}")
     texts = [str(each) for each in values]
     if any(_UNSAFE_VALUE.search(text) for text in texts):
@@ -150,7 +160,7 @@ def read(
 
 
 def _may_be_set(name: str, value: str, *, owns_origin: bool) -> bool:
-    if name in _FRAMING:
+    if name in _FRAMING or name.startswith(_OF_PROXIES):
         return False
     if owns_origin:
         return True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,9 @@ from jupyter_nbexec.serving import services
 
 #: The resource under which an authorizer decides on all that this extension does.
 RESOURCE = "jupyter_nbexec:runs"
+
+#: Seconds that requests have to end when all they could wait for has, and then when they are cut off.
+SETTLING = 2.0
 
 #: What may stand in a URL: what jupyter_server itself reads there. All else is in the body: URLs are logged.
 QUERY = frozenset({"token", "_xsrf", "no_track_activity"})
@@ -48,12 +52,34 @@ class Parts:
     require_kernel_authorization: bool
     #: Whether people see their own runs only.
     private_runs: bool
+    #: Requests that are being answered.
+    pending: set[NbexecHandler] = field(default_factory=set)
+
+    async def settle(self) -> None:
+        """When the server stops: have all requests end.
+
+        A thread in which the contents manager has worked for one ends with it, and is waited for at the end
+        of the process. If it stayed, so would the process.
+        """
+        if await self._wait_for_requests(SETTLING):
+            return
+        for handler in list(self.pending):
+            handler.hang_up()
+        await self._wait_for_requests(SETTLING)
+
+    async def _wait_for_requests(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.pending and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return not self.pending
 
 
 class NbexecHandler(APIHandler):
     """Writes every error as `{"message", "reason", "code", …}`, and never a traceback."""
 
     auth_resource = RESOURCE
+    #: Whether errors repeat the phrase of their status as the reason.
+    has_reasons = False
     #: Methods that the resource has, for `Allow`.
     methods: tuple[str, ...] = ("GET", "HEAD")
 
@@ -62,6 +88,24 @@ class NbexecHandler(APIHandler):
         """The parts that the application has built."""
         parts: Parts = self.settings["jupyter_nbexec"]
         return parts
+
+    async def _execute(self, *args: Any, **kwargs: Any) -> None:
+        """As tornado's, which is all that becomes of a request."""
+        self.parts.pending.add(self)
+        try:
+            await super()._execute(*args, **kwargs)
+        finally:
+            self.parts.pending.discard(self)
+
+    def hang_up(self) -> None:
+        """Close the connection, so that nobody waits for what is left to do."""
+        connection: Any = self.request.connection
+        connection.close()
+
+    def _request_summary(self) -> str:
+        """As tornado's, for the log, without the query: it may hold a token."""
+        request = self.request
+        return f"{request.method} {request.path} ({request.remote_ip})"
 
     @property
     def user(self) -> str | None:
@@ -111,11 +155,12 @@ class NbexecHandler(APIHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the error that ended the request."""
         error = _error_in(kwargs)
+        phrase = http.client.responses.get(status_code, "Error")
         document: dict[str, Any] = {
-            "message": http.client.responses.get(status_code, "Error"),
-            "reason": None,
+            "message": phrase,
+            "reason": phrase if self.has_reasons else None,
+            "code": CODES.get(status_code, "error"),
         }
-        document["code"] = CODES.get(status_code, "error")
         if isinstance(error, errors.NbexecError):
             document.update(message=error.message, code=error.code, **error.details)
             for name, value in error.headers.items():
@@ -123,7 +168,7 @@ class NbexecHandler(APIHandler):
         elif isinstance(error, web.HTTPError):
             if error.log_message:
                 document["message"] = error.log_message % error.args if error.args else error.log_message
-            document["reason"] = error.reason
+            document["reason"] = error.reason or document["reason"]
         elif error is not None:
             document.update(
                 message=f"Internal error; the server's log has it under {self._reference}.",
@@ -156,6 +201,9 @@ class NbexecHandler(APIHandler):
 
 class GatedHandler(NbexecHandler):
     """On a server without a page to log in: who is nobody is told to say who they are."""
+
+    #: Kernel Gateway's clients read it.
+    has_reasons = True
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """As inherited, but who is nobody gets 401."""

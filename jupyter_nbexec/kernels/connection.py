@@ -10,7 +10,8 @@ Three things are different from the client that jupyter_client gives, each measu
 * Consecutive stream messages are joined before anybody sees them: a cell that flushes each of 100,000 lines
   makes a few hundred messages.
 
-Everything here runs on the event loop of one background thread (`background.py`), never on the server's.
+A run's connection lives on the event loop of one background thread (`background.py`); that of a kernel which
+answers calls, on the server's (`serving/line.py`). So nothing here may block.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ OTHER_TOPICS = (b"kernel.", b"comm-", b"display_data", b"execute_result", b"erro
 SLICE = 0.5
 #: Seconds without a message after which an end of a cell that was announced counts as lost.
 SILENCE = 2.0
+#: Times that a kernel is asked one after the other; then each wait is twice as long as the one before, since
+#: what a kernel does not read fills the socket, and a full one holds up the thread.
+EAGER = 4
 #: Milliseconds between attempts to connect to a kernel that is starting; by default it is 100.
 RETRY = 10
 
@@ -128,6 +132,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         self._has_answered: Callable[[], bool] = bool
         self._address = ""
         self._pings = 0
+        self._stirs = 0
         #: Whether the kernel's messages have ipykernel's topics, and whether streams are left out by them.
         self._has_topics = False
         self._is_narrow = False
@@ -277,6 +282,25 @@ class IOPubChannel(AsyncZMQSocketChannel):
             for topic in OTHER_TOPICS:
                 self.socket.unsubscribe(topic)
 
+    async def restore(self, timeout: float) -> None:
+        """Between requests: have the kernel keep back nothing of the next one. Raises ConnectionLost.
+
+        A subscription that is added may come after the request; those of a new connection do not.
+        """
+        if not self._is_narrow:
+            return
+        await self.drain()
+        self._widen()
+        await self._take_events()
+        self._reconnect()
+        try:
+            await self.wait_until_connected(timeout)
+        except TimeoutError as error:
+            raise ConnectionLost("it cannot be heard any more") from error
+        # Of the connection that was let go.
+        await self._take_events()
+        self._is_reconnected = False
+
     def _parent_in(self, frame: bytes) -> str | None:
         """Read to which request a message belongs: mostly, to the same as the one before."""
         if frame != self._parent[0]:
@@ -292,6 +316,8 @@ class IOPubChannel(AsyncZMQSocketChannel):
         if not is_over:
             self._inbox.forget_ping()
             self._pings = 0
+        if self.link.has_begun:
+            self._stirs = 0
         now = time.monotonic()
         if now - self._looked < SLICE:
             return
@@ -302,11 +328,13 @@ class IOPubChannel(AsyncZMQSocketChannel):
             self._is_reconnected = True
             self._reconnect()
             return
-        if self._ask is None or now - self.link.heard < SILENCE:
+        times = self._pings if is_over else self._stirs
+        if self._ask is None or now - self.link.heard < SILENCE * 2 ** max(0, times - EAGER):
             return
         if not is_over:
             if not self.link.has_begun:
                 self.link.heard = now
+                self._stirs += 1
                 self._ask()
             return
         self.link.heard = now

@@ -230,6 +230,10 @@ class ServeApp(ServerApp):
         if not self.authenticate:
             self.config.IdentityProvider.token = ""
             self.disable_check_xsrf = True
+        for option in ("certfile", "keyfile", "client_ca"):
+            file = getattr(self, option)
+            if file and not Path(file).is_file():
+                self.give_up(f"There is no file {file}, which {option} names.")
         if self.static_path:
             self.static_folder = Path(self.static_path).resolve()
         if self.ssl_version is not None:
@@ -244,7 +248,8 @@ class ServeApp(ServerApp):
             if "kernel_manager_class" not in self.config.ServerApp:
                 self.kernel_manager_class = KernelsHere
         try:
-            root, self.mounts = mounts.mount([self._file(name) for name in named])
+            files = [self._file(name) for name in named]
+            root, self.mounts = mounts.mount(files, has_files=bool(self.static_path))
         except mounts.CannotServe as error:
             self.give_up(str(error))
         self.root_dir = str(root)

@@ -76,5 +76,8 @@ class Served(NbExec):
             await asyncio.gather(*(self._services.open(mount.path) for mount in server.mounts))
         except (errors.NbexecError, web.HTTPError) as error:  # of the latter kind is what may not be read
             server.fail(str(error))
+        except Exception as error:
+            self.log.exception("the notebooks cannot be served")
+            server.fail(f"Internal error: {type(error).__name__}.")
         else:
             server.tell_ready()

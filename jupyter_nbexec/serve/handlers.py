@@ -15,7 +15,7 @@ from tornado import web
 
 from jupyter_nbexec import __version__, openapi
 from jupyter_nbexec.handlers import base, docs, endpoints
-from jupyter_nbexec.serve.mounts import Mount, pattern
+from jupyter_nbexec.serve.mounts import PUBLIC, Mount, pattern
 
 #: Where the pages' own files are.
 STATIC = "/_api/static/"
@@ -27,12 +27,12 @@ def routes(mounts: list[Mount], *, allow_source: bool, static_path: Path | None)
     """List what is served, below the base URL; what comes first wins."""
     everywhere = {"mounts": mounts}
     found: list[tuple[Any, ...]] = [
-        (rf"{STATIC}(.*)", PublicStaticFileHandler, {"path": str(docs.STATIC)}),
+        (rf"{STATIC}(.*)", FileHandler, {"path": str(docs.STATIC)}),
         (PAGE, DocsHandler, everywhere),
         *_documents("", mounts),
     ]
     if static_path is not None:
-        found.append((r"/public/(.*)", PublicStaticFileHandler, {"path": str(static_path)}))
+        found.append((rf"/{PUBLIC}/(.*)", FileHandler, {"path": str(static_path)}))
     for mount in mounts:
         below = pattern(mount.prefix)
         if mount.prefix:
@@ -48,6 +48,22 @@ def _documents(below: str, mounts: list[Mount]) -> list[tuple[Any, ...]]:
     """Under Kernel Gateway's name and under ours."""
     names = (r"/_api/spec/openapi\.json", r"/_api/spec/swagger\.json")
     return [(below + name, DocumentHandler, {"mounts": mounts}) for name in names]
+
+
+class FileHandler(PublicStaticFileHandler):
+    """A file that everybody can have."""
+
+    def _request_summary(self) -> str:
+        """As tornado's, for the log, without the query: it may hold a token."""
+        request = self.request
+        return f"{request.method} {request.path} ({request.remote_ip})"
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """As inherited; no file has such a name."""
+        if "\0" in absolute_path:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND)
+        found: str | None = super().validate_absolute_path(root, absolute_path)
+        return found
 
 
 class _OfNotebooks(base.GatedHandler):

@@ -16,6 +16,10 @@ import httpx
 FETCH_TIMEOUT = 200.0
 
 
+#: What is not a notebook's at the root: what is said of all, and the files of a folder.
+OWN, PUBLIC = "_api", "public"
+
+
 class CannotServe(Exception):
     """There is no way to serve what was asked for; the text says why."""
 
@@ -29,10 +33,10 @@ class Mount:
     prefix: str  #: such as `/sales`, or nothing
 
 
-def mount(files: Sequence[Path]) -> tuple[Path, list[Mount]]:
+def mount(files: Sequence[Path], *, has_files: bool = False) -> tuple[Path, list[Mount]]:
     """Say where notebooks are served, and which folder holds them all. Raises CannotServe.
 
-    One notebook is served at the root, several below their names.
+    One notebook is served at the root, several below their names. `has_files`: whether other files are, too.
     """
     if not files:
         raise CannotServe("Say which notebook to serve: jupyter nbexec serve NOTEBOOK …")
@@ -46,6 +50,9 @@ def mount(files: Sequence[Path]) -> tuple[Path, list[Mount]]:
         if names.count(name) > 1:
             raise CannotServe(f"Several notebooks are called {name}: their endpoints would be in one place.")
     is_alone = len(files) == 1
+    for name in (OWN, PUBLIC) if has_files else (OWN,):
+        if name in names and not is_alone:
+            raise CannotServe(f"A notebook called {name} cannot be among several: something else is there.")
     return root, [
         Mount(
             path=file.relative_to(root).as_posix(),

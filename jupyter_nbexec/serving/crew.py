@@ -7,6 +7,7 @@ time. Where the state of a notebook is that of each request, a kernel answers on
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections import deque
@@ -27,6 +28,8 @@ PATIENCE = 0.05
 BACK_OFF = 5.0
 #: Kernels that may die one after the other, before they are ready, until that counts as a failure.
 ATTEMPTS = 5
+#: Seconds that `stop` gives kernels to end, after which the server is not held up by them any longer.
+ENDING = 30.0
 
 TIMEOUT, ABANDONED, STOPPING = "timeout", "abandoned", "stopping"
 
@@ -47,6 +50,8 @@ class Settings:
     max_kernels: int
     max_waiting: int
     timeout: float
+    #: Longer than `timeout`, by this, a call may wait while a kernel is made ready that it may get.
+    start_timeout: float
     idle_timeout: float
     interrupt_grace: float
     #: Whether each kernel answers one call only.
@@ -84,7 +89,8 @@ class Call:
 
     def __init__(self) -> None:
         self.is_abandoned = False
-        self.arrived = time.monotonic()
+        #: Since when it has waited for a kernel.
+        self.since = 0.0
         self.waiting: asyncio.Future[Worker] | None = None
         self.worker: Worker | None = None
 
@@ -118,6 +124,8 @@ class Crew:
         self._busy: set[Worker] = set()
         self._waiting: deque[Call] = deque()
         self._starting: set[asyncio.Task[None]] = set()
+        #: Of these, the ones that are cancelled: what they clean up is not to be cut off by another time.
+        self._given_up: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._recovering: set[Worker] = set()
         self._janitor: asyncio.Task[None] | None = None
@@ -141,6 +149,11 @@ class Crew:
         return bool(self._busy or self._waiting)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left of it."""
+        return not (self.number or self.is_used or self._leaving)
+
+    @property
     def wanted(self) -> int:
         """How many kernels there are to be."""
         return self._wanted
@@ -154,7 +167,7 @@ class Crew:
         while self._starting:
             await asyncio.wait(self._starting)
         if self._failure is not None:
-            raise self._failure
+            raise copy.copy(self._failure)
         if not self.number:
             raise errors.Stopping
 
@@ -179,6 +192,8 @@ class Crew:
         """End the kernels that are idle, and the others when they are; those who wait are served first."""
         self._is_retired = True
         self._wanted = 0
+        if not self._waiting:
+            self._give_up_starting()
         self._shrink()
 
     async def stop(self, patience: float) -> None:
@@ -190,12 +205,16 @@ class Crew:
             await asyncio.sleep(min(TICK, max(0.0, deadline - time.monotonic())))
         for call in list(self._waiting):
             self._reject(call, errors.Stopping())
-        for worker in list(self._busy):
-            worker.end_call(STOPPING)
-        for task in self._starting:
-            task.cancel()
-        while self._starting or self._busy or self._leaving:
+        self._give_up_starting()
+        deadline = time.monotonic() + ENDING
+        while not self.is_over:
+            if time.monotonic() > deadline:
+                self._log.error("%d kernels of a service do not end", self.number + len(self._leaving))
+                break
             self._shrink()
+            for worker in self._busy:
+                # Also the one that a call has been given, but has not taken yet.
+                worker.end_call(STOPPING)
             for worker in self._recovering:
                 worker.line.fail(STOPPING)
             await asyncio.sleep(0.01)
@@ -206,6 +225,8 @@ class Crew:
         """Take an idle kernel, or wait for one."""
         if self._is_stopped:
             raise errors.Stopping
+        if call.is_abandoned:
+            raise Abandoned
         self._watch()
         while self._idle and not self._waiting:
             worker = self._idle.popleft()
@@ -215,10 +236,13 @@ class Crew:
             if await worker.is_alive():
                 return worker
             self._lose(worker)
+        if call.is_abandoned:
+            raise Abandoned
         self._check_room()
-        self._want(max(1, self._wanted))
         call.waiting = asyncio.get_running_loop().create_future()
+        call.since = time.monotonic()
         self._waiting.append(call)
+        self._want(max(1, self._wanted))
         self._note_load()
         try:
             return await call.waiting
@@ -232,7 +256,7 @@ class Crew:
 
     def _check_room(self) -> None:
         if self._failure is not None and not self.number and time.monotonic() < self._blocked_until:
-            raise self._failure
+            raise copy.copy(self._failure)
         limit = self.settings.max_waiting
         # Those for whom a kernel is being started wait all the same.
         if len(self._waiting) >= limit + max(0, self.settings.max_kernels - len(self._busy)):
@@ -279,9 +303,13 @@ class Crew:
 
     async def _recover(self, worker: Worker) -> None:
         """Interrupt what a kernel still executes; if that does not help, replace it."""
+        is_well = False
         try:
             await worker.kernel.interrupt()
             is_well = await worker.line.settle(self.settings.interrupt_grace) and await worker.is_alive()
+        except Exception:
+            # It may say anything, and is not to be used again then.
+            self._log.exception("a kernel of a service cannot be interrupted")
         finally:
             self._recovering.discard(worker)
         if is_well:
@@ -311,12 +339,13 @@ class Crew:
     # How many there are
 
     def _want(self, number: int) -> None:
-        self._wanted = max(self._wanted, number)
+        if not self._is_retired:
+            self._wanted = max(self._wanted, number)
         self._fill()
 
     def _fill(self) -> None:
-        """Start what is missing."""
-        if time.monotonic() < self._blocked_until:
+        """Start what is missing: of a crew that is to end, only what somebody waits for."""
+        if self._is_stopped or time.monotonic() < self._blocked_until:
             return
         wanted = self._wanted if not self._waiting else max(1, self._wanted)
         while self.number < wanted:
@@ -337,8 +366,14 @@ class Crew:
             self._failure, self._attempts = None, 0
             self._make_available(worker)
 
+    def _give_up_starting(self) -> None:
+        for task in self._starting - self._given_up:
+            self._given_up.add(task)
+            task.cancel()
+
     def _started(self, task: asyncio.Task[None]) -> None:
         self._starting.discard(task)
+        self._given_up.discard(task)
         if self._failure is not None and not self.number:
             # None of those who wait would ever be served.
             while self._waiting:
@@ -357,7 +392,8 @@ class Crew:
 
     def _reject(self, call: Call, error: Exception) -> None:
         if call.waiting is not None and not call.waiting.done():
-            call.waiting.set_exception(error)
+            # Each has its own, which keeps nothing of the others' requests.
+            call.waiting.set_exception(copy.copy(error))
 
     def _note_load(self) -> None:
         self._peak = max(self._peak, len(self._busy) + len(self._waiting))
@@ -375,7 +411,7 @@ class Crew:
 
     async def _look_after(self) -> None:
         """Notice deaths and deadlines, and have as many kernels as are needed; ends when there is nothing."""
-        while self.number or self._waiting:
+        while self.number or self._waiting or self._wanted:
             await asyncio.sleep(TICK if self.is_used else SLOW_TICK)
             try:
                 await self._look()
@@ -417,11 +453,12 @@ class Crew:
         now = time.monotonic()
         settings = self.settings
         # For whom a kernel is about to be there, that one has answered others too long is no reason to go.
-        is_hopeless = not self._starting and not self._recovering
+        is_hopeful = bool(self._starting or self._recovering)
+        patience = settings.timeout + (settings.start_timeout if is_hopeful else 0.0)
         for call in list(self._waiting):
-            if settings.timeout and is_hopeless and now - call.arrived > settings.timeout:
-                self._reject(call, errors.CallTimeout(f"No kernel was free for {settings.timeout:g} s."))
-        if self._waiting and now - self._waiting[0].arrived > PATIENCE and not self._starting:
+            if settings.timeout and now - call.since > patience:
+                self._reject(call, errors.CallTimeout(f"No kernel was free for {patience:g} s."))
+        if self._waiting and now - self._waiting[0].since > PATIENCE and not self._starting:
             self._want(min(self.number + 1, settings.max_kernels))
         if settings.idle_timeout and now - self._looked > settings.idle_timeout:
             self._wanted = max(settings.min_kernels, min(self._wanted, self._peak))

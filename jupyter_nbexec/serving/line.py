@@ -25,6 +25,8 @@ TICK = 0.25
 SLICE = 0.5
 #: Seconds of silence after which a kernel that is none of IPython's, and has put out nothing, will not.
 LATE = 0.3
+#: Seconds within which a kernel that has been told to keep back what it prints is heard again.
+RESTORING = 10.0
 #: Under which an execute request's metadata has what its cell is to find in a variable.
 KEY = "nbexec_request"
 
@@ -42,6 +44,8 @@ class Heard:
     #: Whether all of it is here.
     is_complete: bool = True
     _displays: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: Whether the next thing that is shown takes the place of all before.
+    _is_to_clear: bool = False
     #: Of all that, in bytes.
     size: int = 0
 
@@ -76,20 +80,28 @@ class Heard:
         elif kind == "error":
             self.error = content
         elif kind == "clear_output":
-            self.shown.clear()
+            self._is_to_clear = bool(content.get("wait"))
+            if not self._is_to_clear:
+                self.shown.clear()
         elif kind in connection.OUTPUT_TYPES and isinstance(content.get("data"), dict):
             self._show(kind, content)
         return True
 
     def _show(self, kind: str, content: dict[str, Any]) -> None:
-        display = (content.get("transient") or {}).get("display_id")
+        transient = content.get("transient")
+        display = transient.get("display_id") if isinstance(transient, dict) else None
+        if not isinstance(display, str):
+            display = None
         if kind == "update_display_data":
             if display in self._displays:
                 self._displays[display]["data"] = content["data"]
             return
+        if self._is_to_clear:
+            self._is_to_clear = False
+            self.shown.clear()
         output = {"output_type": kind, "data": content["data"], "metadata": content.get("metadata") or {}}
         self.shown.append(output)
-        if isinstance(display, str):
+        if display is not None:
             self._displays[display] = output
 
 
@@ -139,6 +151,8 @@ class Line:
         try:
             if opened.language == "python":
                 line.takes_requests = await execute.evaluate(opened, result.receiving(name, KEY))
+            # No call has been made yet.
+            link.request = None
         except BaseException:
             line.close()
             raise
@@ -168,6 +182,8 @@ class Line:
         """
         link, client = self._link, self._opened.client
         link.has_lost_output = link.is_full = link.was_cut = False
+        if isinstance(client.iopub_channel, connection.IOPubChannel):
+            await client.iopub_channel.restore(RESTORING)
         link.losses = connection.Losses()
         client.session.metadata = {} if request is None else {KEY: request}
         try:

@@ -149,6 +149,7 @@ class Services:
         self._is_stopping = True
         crews_ = [service.crew for service in self._services.values() if service.crew is not None]
         await asyncio.gather(*(crew.stop(self.settings.drain_timeout) for crew in [*crews_, *self._retired]))
+        await self._kitchen.settle()
 
     async def version(self, path: str) -> Version:
         """Read the notebook at a contents path as it is stored now. Raises as reading it does."""
@@ -182,7 +183,10 @@ class Services:
         return answer
 
     def _crew(self, service: _Service, version: Version) -> crews.Crew:
-        """Give the kernels of the live version, which are begun with its first call."""
+        """Give the kernels of the live version, which are begun with its first call. Raises Stopping."""
+        if self._is_stopping:
+            # Nobody would end what is begun now.
+            raise errors.Stopping("The server is stopping.")
         if service.crew is None:
             service.crew = self._new_crew(version)
         return service.crew
@@ -204,6 +208,7 @@ class Services:
                 max_kernels=most,
                 max_waiting=settings.max_waiting,
                 timeout=settings.timeout,
+                start_timeout=settings.limits.start_timeout,
                 idle_timeout=settings.idle_timeout,
                 interrupt_grace=settings.interrupt_grace,
                 is_single_use=is_single_use,
@@ -250,6 +255,9 @@ class Services:
     async def _reload(self, path: str, look: notebooks.Look | None) -> tuple[_Service, Version]:
         service = self._services.setdefault(path, _Service())
         async with service.lock:
+            if self._services.get(path) is not service:
+                # Who had the lock could not read it, and has forgotten it.
+                return await self._reload(path, look)
             if service.is_live(look) and service.version is not None:
                 return service, service.version
             try:
@@ -268,7 +276,7 @@ class Services:
             try:
                 return await self._read(path, look)
             except errors.InvalidNotebook:
-                if not look.is_younger(SETTLING) or time.monotonic() >= give_up:
+                if self._is_stopping or not look.is_younger(SETTLING) or time.monotonic() >= give_up:
                     raise
             await asyncio.sleep(MOMENT)
 
@@ -276,6 +284,10 @@ class Services:
         began = datetime.now(tz=timezone.utc)
         plan = await self._locate(path)
         notebook = plan.notebook
+        if notebook.has_unknown_state:
+            raise errors.InvalidNotebook(
+                "The notebook's metadata.nbexec.state is neither kernel nor request."
+            )
         table = await background.offload(
             plan.size, annotated.of_notebook, notebook.content.cells, notebook.cell_ids, plan.language
         )
@@ -306,7 +318,7 @@ class Services:
         if (known.recipe, known.state) != (version.recipe, version.state):
             number = service.crew.wanted
             self._retire(service)
-            if version.table:
+            if version.table and not self._is_stopping:
                 self._crew(service, version).start(number)
 
     def _forget(self, path: str, service: _Service) -> None:
@@ -319,7 +331,7 @@ class Services:
         if service.crew is None:
             return
         crew, service.crew = service.crew, None
-        self._retired = {each for each in self._retired if each.number or each.is_used} | {crew}
+        self._retired = {each for each in self._retired if not each.is_over} | {crew}
         crew.retire()
 
 

@@ -106,6 +106,7 @@ def test_order() -> None:
         ("/percent%20sign", "/percent%20sign", {}),
         ("/range/1-2", "/range/:from_-:to", {"from_": "1", "to": "2"}),
         ("/what%0Aever", "/:rest", {"rest": "what\never"}),
+        ("/same/a~a", "/same/:x~:x", {"x": "a"}),
         ("/.*", "/.*", {}),
     ],
 )
@@ -114,10 +115,26 @@ def test_matching(sent: str, path: str, parameters: dict[str, str]) -> None:
     annotations = {
         *("/contacts", "/contacts/", "/contacts/:id", "/contacts/new", "/files/:name.csv", "/at/12:30"),
         *("/with space/:a", "/percent%20sign", "/range/:from_-:to", "/:rest", "/.*"),
+        "/same/:x~:x",
     }
     match = parse(*(f"# GET {each}" for each in sorted(annotations))).find("GET", sent)
 
     assert (match.endpoint.path, match.parameters) == (path, parameters)
+
+
+def test_many_ways_to_read_a_path() -> None:
+    """A path in which parameters could end in many places takes no longer than another."""
+    table = parse("# GET /:year-:month-:day-:hour.csv")
+
+    with pytest.raises(errors.EndpointNotFound):
+        table.find("GET", "/" + "-" * 60_000)
+
+
+@pytest.mark.parametrize("sent", ["/same/a~b"])
+def test_one_name_has_one_value(sent: str) -> None:
+    """A parameter that stands in a segment twice is the same both times."""
+    with pytest.raises(errors.EndpointNotFound):
+        parse("# GET /same/:x~:x").find("GET", sent)
 
 
 @pytest.mark.parametrize("sent", ["/", "", "/a/", "/a/b/c", "/b//", "/contacts/"])
@@ -165,6 +182,7 @@ SWAGGER = """md:Our service:
 {"swagger": "2.0", "paths": {
   "/contacts": {"get": {"operationId": "list", "summary": "All."}, "post": {"operationId": "add"}},
   "/contacts/{id}": {"PUT": {"operationId": "change", "parameters": [{"name": "id", "in": "path"}]}},
+  "nowhere": {"get": {"operationId": "lost"}}, "": {"get": {"operationId": "lost"}},
   "/people": {"DELETE": {"operationId": "drop", "parameters": [{"name": "id"}, {"name": "q", "in": "query"}]}}
 }}
 ```"""
@@ -181,6 +199,7 @@ def test_operations() -> None:
         "# operationId: drop",
         "# operationId: unknown",
         "seed",
+        "# operationId: lost",
         "# PATCH /x",
     )
 

@@ -62,6 +62,13 @@ def test_bytes_that_are_no_text() -> None:
     assert "body_encoding" not in write(body=b"text")
 
 
+def test_bytes_of_a_charset_that_is_particular() -> None:
+    """What a charset cannot read is bytes, whichever error it makes of that."""
+    headers = [("Content-Type", "text/plain; charset=punycode")]
+
+    assert write(body=b"x!-\xff", headers=headers)["body_encoding"] == "base64"
+
+
 def test_unknown_charset() -> None:
     """A charset that nobody knows is refused."""
     for name in ("klingon", "hex", "idna\x00"):
@@ -83,6 +90,13 @@ def test_forms() -> None:
         "f": [{"filename": "x.png", "content_type": "image/png", "content": "AP8="}],
     }
     assert "files" not in write(form=request.Form(fields={}))
+
+
+def test_names_that_are_texts() -> None:
+    """Names of fields that have been read already are left as they are."""
+    form = request.Form(fields={"é": [b"1"], "ü": [b"2"], "日本": [b"3"]}, has_text_names=True)
+
+    assert write(form=form)["body"] == {"é": ["1"], "ü": ["2"], "日本": ["3"]}
 
 
 def test_arguments_and_path() -> None:

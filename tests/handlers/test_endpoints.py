@@ -550,6 +550,41 @@ async def test_large_output(server: Server) -> None:
     assert (await call(server, "/")).body == b"1\n"
 
 
+async def test_what_comes_after_a_flood(server: Server) -> None:
+    """After a call that put out too much the next ones have all that they print."""
+    limit = server.extension.max_output_bytes
+    flood = f"# GET /flood\nfor _ in range(400): print('x' * {limit // 100}, flush=True)"
+    server.write("a.ipynb", flood, "# GET /\nprint(1)")
+    for _ in range(15):
+        assert (await call(server, "/flood")).json["code"] == "output_lost"
+        assert (await call(server, "/")).body == b"1\n"
+
+
+async def test_unknown_state(server: Server) -> None:
+    """A notebook that says where its state is, and means nowhere, is refused."""
+    path = server.write("a.ipynb", "# GET /\nprint(1)")
+    document = json.loads(path.read_text("utf-8"))
+    document["metadata"]["nbexec"] = {"state": "Request"}
+    path.write_text(json.dumps(document), "utf-8")
+    answer = await call(server, "/")
+
+    assert (answer.status, answer.json["code"]) == (422, "invalid_notebook")
+
+
+async def test_field_names(server: Server) -> None:
+    """Names of a form's fields arrive, whichever form it is, and whatever they are."""
+    server.write("a.ipynb", "# POST /\nimport json\nprint(json.dumps(json.loads(REQUEST)['body']))")
+    part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    multipart = part.format("é", "1") + part.format("ü", "2") + part.format("日本", "3") + "--x--\r\n"
+    sent = {
+        "multipart/form-data; boundary=x": multipart,
+        "application/x-www-form-urlencoded": "%C3%A9=1&%C3%BC=2&%E6%97%A5%E6%9C%AC=3",
+    }
+    for content_type, body in sent.items():
+        answer = await call(server, "/", "POST", body, Content_Type=content_type)
+        assert answer.json == {"é": ["1"], "ü": ["2"], "日本": ["3"]}
+
+
 async def test_upload(server: Server) -> None:
     """Files and large bodies arrive whole, and leave nothing in the kernel."""
     server.write(

@@ -92,6 +92,7 @@ class Stage:
             "max_kernels": 1,
             "max_waiting": 10,
             "timeout": 0.0,
+            "start_timeout": 0.0,
             "idle_timeout": 0.0,
             "interrupt_grace": 0.0,
             "is_single_use": False,
@@ -394,6 +395,162 @@ async def test_retired(stages: Any) -> None:
     await stage.until(lambda: stage.crew.number == 0)
 
     assert stage.dismissed == [(stage.hired[0], True)]
+
+
+async def test_retired_while_calls_wait(stages: Any) -> None:
+    """However long calls wait for a crew that is retired, it starts nothing that they do not need."""
+    stage = stages(min_kernels=1, max_kernels=2)
+    calls = [stage.start(), stage.start(), stage.start()]
+    await stage.until_busy(2)
+    stage.crew.retire()
+    looks = count_looks(stage.crew)
+    await stage.until(lambda: len(looks) > 1)
+    for number in range(3):
+        await stage.until_busy(min(2, 3 - number))
+        next(each for each in stage.hired if each.line.is_busy).line.answer()
+        await stage.until(lambda number=number: sum(each.done() for each in calls) == number + 1)
+    await stage.until(lambda: stage.crew.is_over)
+
+    assert len(stage.hired) == 2
+
+
+async def test_retired_while_it_starts(stages: Any) -> None:
+    """Of a crew that is retired, nobody waits for kernels that nobody waits for."""
+    stage = stages()
+    stage.may_start.clear()
+    stage.crew.start(1)
+    await asyncio.sleep(0)
+    stage.crew.retire()
+    await stage.until(lambda: stage.crew.is_over)
+
+    assert stage.hired == []
+
+
+async def test_retired_with_a_call_that_has_just_come(stages: Any) -> None:
+    """A call that has found a crew before it was retired is answered, by one kernel."""
+    stage = stages(min_kernels=1)
+    stage.crew.retire()
+    call = stage.start()
+    await stage.until_busy()
+    stage.hired[0].line.answer()
+    await call
+    await stage.until(lambda: stage.crew.is_over)
+
+    assert len(stage.hired) == 1
+
+
+async def test_stopped_while_calls_wait(stages: Any) -> None:
+    """A crew that is stopped while calls wait starts nothing for them, and ends when its patience does."""
+    stage = stages()
+    calls: list[Awaitable[Any]] = [stage.start(), stage.start()]
+    await stage.until_busy()
+    looks = count_looks(stage.crew)
+    stopping = asyncio.create_task(stage.crew.stop(2 * crew.TICK + 0.1))
+    await stage.until(lambda: len(looks) > 1)
+    await stopping
+    for each in calls:
+        with pytest.raises(errors.Stopping):
+            await each
+
+    assert len(stage.hired) == 1
+
+
+async def test_stopped_as_a_kernel_comes(stages: Any) -> None:
+    """A call that has been given a kernel, and not yet taken it, is told as well."""
+    stage = stages()
+    first, second = stage.start(), stage.start()
+    await stage.until_busy()
+    stage.hired[0].line.answer()
+    await stage.until(lambda: stage.crew._busy and not stage.crew._waiting)
+    await stage.crew.stop(0.0)
+
+    await first
+    with pytest.raises(errors.Stopping):
+        await second
+
+
+async def test_abandoned_before_it_waits(stages: Any) -> None:
+    """A call that is abandoned on its way to a kernel takes no place, and has none started."""
+    stage = stages()
+    call = crew.Call()
+    call.abandon()
+    with pytest.raises(crew.Abandoned):
+        await stage.call(call)
+
+    assert (stage.crew.number, stage.hired) == (0, [])
+
+
+async def test_minimum_is_kept(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that dies young is replaced though nobody calls."""
+    monkeypatch.setattr(crew, "SLOW_TICK", 0.05)
+    stage = stages(min_kernels=1)
+    stage.crew.start(1)
+    await stage.crew.ready()
+    stage.hired[0].kernel.how_it_died = "by itself"
+    await stage.until(lambda: len(stage.hired) == 2)
+    await stage.crew.ready()
+
+    assert stage.crew.number == 1
+
+
+async def test_wait_for_a_kernel_that_starts_is_bounded(stages: Any) -> None:
+    """A call waits longer for a kernel that is being started, but not without end."""
+    stage = stages(timeout=0.01, start_timeout=0.5)
+    stage.may_start.clear()
+    with pytest.raises(errors.CallTimeout, match=r"No kernel was free for 0\.51 s"):
+        await stage.call()
+    stage.may_start.set()
+    await stage.crew.ready()
+
+    assert stage.crew.number == 1
+
+
+async def test_failures_are_each_callers_own(stages: Any) -> None:
+    """Callers that are refused for the same reason do not share the exception, which has their frames."""
+    stage = stages()
+    stage.refuse = lambda: errors.KernelStartFailed("no")
+    found = []
+    for _ in range(3):
+        with pytest.raises(errors.KernelStartFailed) as caught:
+            await stage.call()
+        found.append(caught.value)
+
+    assert len({id(each) for each in found}) == 3
+    assert {each.message for each in found} == {"no"}
+
+
+async def test_kernel_that_cannot_be_interrupted(stages: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A kernel whose interrupt fails, however that is, is replaced."""
+    stage = stages(min_kernels=1)
+    call = crew.Call()
+    task = stage.start(call)
+    await stage.until_busy()
+    (worker,) = stage.hired
+
+    async def fail() -> None:
+        raise OSError("no")
+
+    worker.kernel.interrupt = fail
+    call.abandon()
+    with pytest.raises(crew.Abandoned):
+        await task
+    await stage.until(lambda: stage.dismissed)
+
+    assert stage.dismissed == [(worker, False)]
+    assert "cannot be interrupted" in caplog.text
+
+
+def count_looks(watched: crew.Crew) -> list[None]:
+    """A list that grows each time a crew looks after itself."""
+    looks: list[None] = []
+    look = watched._look
+
+    async def counted() -> None:
+        await look()
+        looks.append(None)
+
+    watched._look = counted  # type: ignore[method-assign]
+    return looks
 
 
 async def test_stopped(stages: Any) -> None:

@@ -44,7 +44,22 @@ def test_shown() -> None:
 
     assert [each["data"] for each in heard(*shown).shown] == [{"text/plain": "2"}, {"text/plain": "4"}]
     assert heard(*shown, message("clear_output", wait=False)).shown == []
+    later = [*shown, message("clear_output", wait=True)]
+    assert len(heard(*later).shown) == 2
+    assert [each["data"] for each in heard(*later, shown[-1]).shown] == [{"text/plain": "4"}]
     assert heard(message("display_data", data="no bundle"), message("comm_open", data={})).shown == []
+
+
+@pytest.mark.parametrize("transient", ["x", {"display_id": ["x"]}, {"display_id": 1}, None])
+def test_display_without_a_name(transient: Any) -> None:
+    """What has no name that can be one is displayed, and not updated."""
+    display: dict[str, Any] = {"transient": transient, "metadata": {}}
+    found = heard(
+        message("display_data", data={"text/plain": "1"}, **display),
+        message("update_display_data", data={"text/plain": "2"}, **display),
+    )
+
+    assert [each["data"] for each in found.shown] == [{"text/plain": "1"}]
 
 
 def test_limit() -> None:
