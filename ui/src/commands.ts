@@ -1,5 +1,4 @@
 import type { ILabShell, JupyterFrontEnd } from '@jupyterlab/application';
-import { Dialog, showDialog } from '@jupyterlab/apputils';
 import type { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
 import type { INotebookTracker } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
@@ -67,7 +66,7 @@ export function addCommands(options: ICommandsOptions): void {
     isEnabled: () => model.current !== null && model.current.isBusy,
     execute: async () => {
       const service = model.current;
-      if (!service || (model.settings.confirmCancel && !(await confirm(service.path, trans)))) {
+      if (!service || (model.settings.confirmCancel && !(await host.confirmCancel(service.path)))) {
         return;
       }
       await service.cancel();
@@ -104,16 +103,4 @@ export function addCommands(options: ICommandsOptions): void {
       describedBy: { args: NO_ARGUMENTS }
     });
   }
-}
-
-async function confirm(path: string, trans: TranslationBundle): Promise<boolean> {
-  const asked = await showDialog({
-    title: trans.__('Cancel this run?'),
-    body: path,
-    buttons: [
-      Dialog.cancelButton({ label: trans.__('Let it run') }),
-      Dialog.warnButton({ label: trans.__('Cancel the run') })
-    ]
-  });
-  return asked.button.accept;
 }

@@ -1,8 +1,9 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
-import { Clipboard, InputDialog } from '@jupyterlab/apputils';
+import { Clipboard, Dialog, InputDialog, showDialog, showErrorMessage } from '@jupyterlab/apputils';
 import { PathExt } from '@jupyterlab/coreutils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { ServerConnection } from '@jupyterlab/services';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { IKernelChoice } from './components/parameters';
 import type { INotebook } from './service';
@@ -133,21 +134,41 @@ export class Host {
   /** Ask for a path, and save a notebook there; null if nobody wants that after all. */
   async saveAs(notebook: string, source: string, id: string): Promise<string | null> {
     const name = `${PathExt.basename(source, '.ipynb')}-${id.slice(0, 8)}.ipynb`;
-    const asked = await InputDialog.getText({
-      title: this._trans.__('Save the executed notebook as'),
-      text: PathExt.join(PathExt.dirname(source), name),
-      okLabel: this._trans.__('Save')
-    });
-    const path = asked.value?.trim();
-    if (!asked.button.accept || !path) {
-      return null;
+    let proposed = PathExt.join(PathExt.dirname(source), name);
+    for (;;) {
+      const asked = await InputDialog.getText({
+        title: this._trans.__('Save the executed notebook as'),
+        text: proposed,
+        okLabel: this._trans.__('Save')
+      });
+      const path = asked.value?.trim();
+      if (!asked.button.accept || !path) {
+        return null;
+      }
+      try {
+        if (await this._mayWrite(path)) {
+          await this._app.serviceManager.contents.save(path, {
+            type: 'notebook',
+            format: 'json',
+            content: JSON.parse(notebook)
+          });
+          return path;
+        }
+      } catch (error) {
+        await showErrorMessage(this._trans.__('The notebook could not be saved'), error as Error);
+      }
+      proposed = path;
     }
-    await this._app.serviceManager.contents.save(path, {
-      type: 'notebook',
-      format: 'json',
-      content: JSON.parse(notebook)
+  }
+
+  /** Ask whether to end a run. */
+  confirmCancel(path: string): Promise<boolean> {
+    return confirm({
+      title: this._trans.__('Cancel this run?'),
+      body: path,
+      yes: this._trans.__('Cancel the run'),
+      no: this._trans.__('Let it run')
     });
-    return path;
   }
 
   /** Go back to the notebook. */
@@ -167,6 +188,24 @@ export class Host {
     return this._app.commands.hasCommand('settingeditor:open');
   }
 
+  /** Whether nothing is at a path, or somebody wants it replaced. */
+  private async _mayWrite(path: string): Promise<boolean> {
+    try {
+      await this._app.serviceManager.contents.get(path, { content: false });
+    } catch (error) {
+      if (error instanceof ServerConnection.ResponseError && error.response.status === 404) {
+        return true;
+      }
+      throw error;
+    }
+    return confirm({
+      title: this._trans.__('Replace this file?'),
+      body: this._trans.__('%1 exists already, and would be lost.', path),
+      yes: this._trans.__('Replace'),
+      no: this._trans.__('Choose another name')
+    });
+  }
+
   private _indexOf(panel: NotebookPanel, reference: ICellReference): number | null {
     const cells = Array.from(panel.content.model?.cells ?? []);
     const byId = cells.findIndex(cell => cell.id === reference.cell_id);
@@ -178,4 +217,11 @@ export class Host {
   private readonly _tracker: INotebookTracker;
   private readonly _rendermime: IRenderMimeRegistry;
   private readonly _trans: TranslationBundle;
+}
+
+/** Ask whether to do what cannot be undone. */
+async function confirm(question: { title: string; body: string; yes: string; no: string }): Promise<boolean> {
+  const { title, body, yes, no } = question;
+  const buttons = [Dialog.cancelButton({ label: no }), Dialog.warnButton({ label: yes })];
+  return (await showDialog({ title, body, buttons })).button.accept;
 }
