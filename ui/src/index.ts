@@ -76,9 +76,16 @@ const running: JupyterFrontEndPlugin<void> = {
   id: 'jupyter-nbexec:running',
   description: 'Lists runs of notebooks in the Running panel.',
   autoStart: true,
-  requires: [IRunningSessionManagers],
-  optional: [ITranslator],
-  activate: (app: JupyterFrontEnd, managers: IRunningSessionManagers, translator: ITranslator | null) => {
+  // Notebook 7's page of a notebook has no such panel.
+  optional: [IRunningSessionManagers, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    managers: IRunningSessionManagers | null,
+    translator: ITranslator | null
+  ) => {
+    if (!managers) {
+      return;
+    }
     const trans = (translator ?? nullTranslator).load('jupyter_nbexec');
     const api = new NbExecAPI({ serverSettings: app.serviceManager.serverSettings });
     const open = (path: string) => void app.commands.execute(CommandIDs.open, { path });

@@ -39,6 +39,11 @@ export function follow(model: PanelModel, host: Host, tracker: INotebookTracker)
         }
       }
     });
+    panel.context.model.stateChanged.connect((_: unknown, change: { name: string }) => {
+      if (change.name === 'dirty') {
+        model.touch(path);
+      }
+    });
     panel.content.activeCellChanged.connect(() => model.touch(path));
     panel.disposed.connect(() => {
       for (const service of model.services) {

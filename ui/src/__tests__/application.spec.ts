@@ -38,7 +38,7 @@ class PlayedNotebook extends Widget {
   context = {
     path: 'RTC:a.ipynb',
     ready: Promise.resolve(),
-    model: { dirty: true },
+    model: { dirty: true, stateChanged: new Signal<any, any>(this) },
     saved: 0,
     save: async () => {
       this.context.saved += 1;
@@ -134,6 +134,12 @@ describe('follow', () => {
     const before = server.asked.length;
     panel.context.saveState.emit('completed');
     await until(() => server.asked.length > before);
+    let touched = 0;
+    model.changed.connect(() => (touched += 1));
+    panel.context.model.stateChanged.emit({ name: 'readOnly' });
+    expect(touched).toBe(0);
+    panel.context.model.stateChanged.emit({ name: 'dirty' });
+    expect(touched).toBe(1);
     panel.context.path = 'b.ipynb';
     panel.context.pathChanged.emit(undefined);
     expect(model.current!.path).toBe('b.ipynb');
@@ -174,5 +180,7 @@ describe('commands', () => {
 it('has plugins that need no more than Notebook 7 has, and an icon of its own', () => {
   expect(plugins.map(plugin => plugin.id)).toEqual(['jupyter-nbexec:plugin', 'jupyter-nbexec:running']);
   expect(plugins[0].requires).toHaveLength(2);
+  expect(plugins[1].requires ?? []).toHaveLength(0);
+  void plugins[1].activate({} as any, null, null);
   expect(serviceIcon.svgstr).toContain('jp-icon3');
 });
