@@ -57,9 +57,16 @@ export class Notifier {
   private _tell(id: string | undefined, service: ServiceModel, run: RunModel): void {
     const { trans } = this._options;
     const { done, total } = run.run.progress;
-    const message = trans.__('Running %1', PathExt.basename(service.path));
+    const name = PathExt.basename(service.path);
+    const message = total
+      ? trans.__('Running %1: %2 of %3 cells', name, done, total)
+      : trans.__('Running %1', name);
     const progress = total ? done / total : 0;
     if (id !== undefined) {
+      if (this._said.get(run) === message) {
+        return;
+      }
+      this._said.set(run, message);
       Notification.update({ id, message, type: 'in-progress', progress, autoClose: false });
       return;
     }
@@ -67,6 +74,7 @@ export class Notifier {
       this._show(service),
       { label: trans.__('Cancel'), callback: () => void run.cancel(), displayType: 'warn' }
     ];
+    this._said.set(run, message);
     this._told.set(run, Notification.emit(message, 'in-progress', { progress, actions, autoClose: false }));
   }
 
@@ -91,4 +99,6 @@ export class Notifier {
   }
 
   private readonly _told = new Map<RunModel, string>();
+  /** What was told last: outputs alone are no news. */
+  private readonly _said = new WeakMap<RunModel, string>();
 }

@@ -44,7 +44,7 @@ beforeEach(() => Notification.dismiss());
 
 it('tells of a run that is out of sight, and how it has ended', async () => {
   const { model, release, shown } = await played(ENDED);
-  expect(told()[0].message).toBe('Running a.ipynb');
+  expect(told()[0].message).toBe('Running a.ipynb: 0 of 2 cells');
   expect(told()[0].type).toBe('in-progress');
   told()[0].options.actions![0].callback(new MouseEvent('click'));
   expect(shown).toEqual(['a.ipynb']);
