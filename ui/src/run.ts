@@ -104,7 +104,8 @@ export class RunModel {
       case 'queued':
         return 'queued';
       case 'running':
-        return kernel?.id ? 'running' : 'starting';
+        // The kernel has an id before it can do anything.
+        return kernel?.id && this._hasBegun ? 'running' : 'starting';
       case 'succeeded':
         return 'ok';
       case 'cancelled':
@@ -112,6 +113,12 @@ export class RunModel {
       default:
         return error?.code === 'timeout' ? 'timeout' : 'error';
     }
+  }
+
+  /** Whether a cell has been at work. */
+  private get _hasBegun(): boolean {
+    const { done, cell } = this._run.progress;
+    return done > 0 || cell !== null || this._cells.length > 0;
   }
 
   /** Seconds since it was started; as long as it took, when it has ended. */

@@ -14,7 +14,9 @@ describe('RunModel', () => {
   it.each([
     [aRun(), 'queued'],
     [aRun({ status: 'running', started: '2026-11-20T10:00:00Z' }), 'starting'],
-    [aRun(RUNNING), 'running'],
+    [aRun(RUNNING), 'starting'],
+    [aRun({ ...RUNNING, progress: { done: 0, total: 2, cell: 1 } }), 'running'],
+    [aRun({ ...RUNNING, progress: { done: 1, total: 2, cell: null } }), 'running'],
     [aRun(ENDED), 'ok'],
     [aRun({ ...ENDED, status: 'cancelled' }), 'cancelled'],
     [aRun({ ...ENDED, status: 'failed', error: { code: 'cell_error' } as any }), 'error'],
@@ -71,7 +73,7 @@ describe('RunModel', () => {
     const phases = new Set<string>();
     model.changed.connect(() => phases.add(model.phase));
     await model.follow();
-    expect([...phases]).toEqual(['running', 'lost', 'ok']);
+    expect([...phases]).toEqual(['starting', 'lost', 'ok']);
     const after = server.asked
       .filter(({ url }) => url.endsWith('events'))
       .map(a => a.headers.get('Last-Event-ID'));
@@ -146,6 +148,7 @@ describe('RunModel', () => {
     model.apply({ id: 1, type: 'status', data: aRun(running) });
     model.apply({ id: 2, type: 'cell', data: { ...AT, state: 'started', execution_count: null } });
     expect(model.run.progress).toEqual({ done: 0, total: 4, cell: 3 });
+    expect(model.phase).toBe('running');
     model.apply({ id: 3, type: 'cell', data: { ...AT, state: 'ended', execution_count: 1 } });
     expect(model.run.progress).toEqual({ done: 1, total: 4, cell: null });
     expect(model.notRun).toBe(0);
