@@ -1,43 +1,70 @@
-import type { AccordionPanel, Widget } from '@lumino/widgets';
+import type { AccordionLayout, AccordionPanel, Widget } from '@lumino/widgets';
 
-/** Which section takes what the others leave. */
+/** How the heights of sections are shared out. */
+export interface IArranged {
+  /** Pixels of each section; 0 for those that are closed. */
+  sizes: number[];
+  /** Pixels of all of them: more than there are where the panel scrolls as a whole. */
+  total: number;
+}
+
+/** The sections, from top to bottom. */
+const PARAMETERS = 0;
 const RESULT = 1;
-/** Pixels of a section's title, and those that the result gets at least; its share, once there is one. */
-const TITLE = 32;
-const LEAST = 48;
-const LEAST_WITH_RESULT = 120;
-const SHARE = 0.4;
+const CALL = 2;
+const HISTORY = 3;
 
-/** Give each section the height that it needs, and the result what is left. */
-export function sizesOf(wanted: number[], height: number, hasResult: boolean): number[] {
-  const room = height - wanted.length * TITLE;
-  const others = wanted.reduce((sum, each, index) => (index === RESULT ? sum : sum + each), 0);
-  const least = hasResult ? Math.max(LEAST_WITH_RESULT, room * SHARE) : LEAST;
-  const scale = Math.min(1, Math.max(room - least, LEAST) / Math.max(others, 1));
-  return wanted.map((each, index) => {
-    if (index !== RESULT) {
-      return Math.round(each * scale);
-    }
-    return each ? Math.round(Math.max(room - others * scale, least)) : 0;
-  });
+/** Pixels that a section has at least, if it can fill them; and its share of the room, where that is more. */
+const LEAST = [300, 180, 160, 120];
+const SHARE = [0.4, 0.3, 0, 0];
+
+/** Who gets first what is left. */
+const ORDER = [PARAMETERS, CALL, RESULT, HISTORY];
+
+/** Give each section the height that it wants, or its least; and the result what is left. */
+export function arranged(wanted: number[], room: number): IArranged {
+  const sizes = wanted.map((each, index) => Math.min(each, Math.max(LEAST[index], SHARE[index] * room)));
+  const total = Math.max(room, sum(sizes));
+  let rest = total - sum(sizes);
+  for (const index of ORDER) {
+    const more = Math.min(rest, wanted[index] - sizes[index]);
+    sizes[index] += more;
+    rest -= more;
+  }
+  const last = wanted[RESULT] ? RESULT : wanted.reduce((found, each, index) => (each ? index : found), -1);
+  if (last >= 0) {
+    sizes[last] += rest;
+  }
+  return { sizes, total };
 }
 
 /** Pixels that each section needs to be seen as a whole; 0 for those that are closed. */
 export function wantedBy(accordion: AccordionPanel): number[] {
-  return accordion.widgets.map(widget => (widget.isHidden ? 0 : needed(widget)));
+  return accordion.widgets.map(section => (section.isHidden ? 0 : needed(section)));
 }
 
-/** Pixels that a section needs to be seen as a whole. */
-function needed(widget: Widget): number {
-  const node = widget.node;
-  const last = node.lastElementChild;
-  if (!last) {
-    return 0;
-  }
-  const top = node.getBoundingClientRect().top - node.scrollTop;
-  const bottom = Array.from(node.children).reduce(
-    (lowest, child) => Math.max(lowest, child.getBoundingClientRect().bottom),
-    0
+/** Pixels of the titles, and of the handles between the sections. */
+export function fixedOf(accordion: AccordionPanel): number {
+  const { titleSpace } = accordion.layout as AccordionLayout;
+  const open = accordion.widgets.filter(section => !section.isHidden).length;
+  return accordion.widgets.length * titleSpace + Math.max(0, open - 1) * accordion.spacing;
+}
+
+/** Whether the sections do not have the heights that they should. */
+export function differs(accordion: AccordionPanel, sizes: number[]): boolean {
+  return accordion.widgets.some(
+    (section, index) => !section.isHidden && Math.abs(section.node.offsetHeight - sizes[index]) > 1
   );
-  return Math.ceil(bottom - top + 12);
+}
+
+/** A section scrolls what is in it, whose height is its own. */
+function needed(section: Widget): number {
+  const content = section.node.firstElementChild as HTMLElement | null;
+  const { paddingTop, paddingBottom } = getComputedStyle(section.node);
+  const height = content?.getBoundingClientRect().height ?? 0;
+  return Math.ceil(height + (parseFloat(paddingTop) || 0) + (parseFloat(paddingBottom) || 0));
+}
+
+function sum(numbers: number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
 }

@@ -1,9 +1,11 @@
 import { Time } from '@jupyterlab/coreutils';
 import { ellipsesIcon, SidePanel } from '@jupyterlab/ui-components';
 import { CommandRegistry } from '@lumino/commands';
-import type { AccordionPanel, Widget } from '@lumino/widgets';
+import { MessageLoop } from '@lumino/messaging';
+import { Panel, Widget } from '@lumino/widgets';
+import type { AccordionPanel } from '@lumino/widgets';
 import React from 'react';
-import { sizesOf, wantedBy } from './arrange';
+import { arranged, differs, fixedOf, wantedBy } from './arrange';
 import { IconButton } from './components/button';
 import type { ICallProps } from './components/call';
 import { History } from './components/history';
@@ -14,6 +16,7 @@ import type { IMenuItem } from './menu';
 import { ofFailure } from './messages';
 import type { ActionId, IMessage } from './messages';
 import { Rendered } from './rendered';
+import type { RunModel } from './run';
 import type { IPanelOptions } from './sections/options';
 import { CallSection } from './sections/call';
 import { openExecuted, ResultSection } from './sections/result';
@@ -46,16 +49,25 @@ export class ServicePanel extends SidePanel {
       [this._history, trans.__('History')]
     ];
     for (const [widget, title] of sections) {
-      widget.addClass('jp-NbExec-section');
-      widget.title.label = title;
-      this.addWidget(widget as any);
+      // It scrolls what is in it, whose height tells how much it needs.
+      const section = new Panel();
+      section.addClass('jp-NbExec-section');
+      section.title.label = title;
+      section.addWidget(widget);
+      this.addWidget(section as any);
+      this._observer.observe(widget.node);
     }
+    this._observer.observe(this.header.node);
+    this._accordion.widgets[0].addClass('jp-mod-parameters');
     this._accordion.collapse(HISTORY);
     // What others have run since is not told: it is read when somebody looks.
     this._accordion.expansionToggled.connect((_, index) => {
-      if (index === HISTORY && !this._history.isHidden) {
+      const isOpen = !this._accordion.widgets[index].isHidden;
+      if (index === HISTORY && isOpen) {
         void this._service?.loadHistory();
       }
+      this._toReveal = isOpen ? index : this._toReveal;
+      this._arrange();
     });
     this._accordion.handleMoved.connect(() => {
       this._isArranged = true;
@@ -67,6 +79,7 @@ export class ServicePanel extends SidePanel {
 
   dispose(): void {
     clearInterval(this._clock);
+    this._observer.disconnect();
     this._options.model.changed.disconnect(this._onChanged, this);
     this._options.model.currentChanged.disconnect(this._onCurrent, this);
     super.dispose();
@@ -108,9 +121,16 @@ export class ServicePanel extends SidePanel {
     for (const widget of this._rendered) {
       widget.update();
     }
+    // Without a notebook there is nothing to show, and nothing to run.
+    this._accordion.setHidden(this._service === null);
     this._countHistory();
     this._result.refresh();
     this._call.refresh();
+    const run = this._service?.run ?? null;
+    if (run !== this._lastRun) {
+      this._lastRun = run;
+      this._toReveal = run && !run.hasEnded ? RESULT : this._toReveal;
+    }
     this._arrange();
   }
 
@@ -119,7 +139,13 @@ export class ServicePanel extends SidePanel {
     const { trans } = this._options;
     const count = this._service?.history?.length ?? 0;
     const more = this._service?.hasMoreHistory ? '+' : '';
-    this._history.title.label = count ? trans.__('History (%1)', `${count}${more}`) : trans.__('History');
+    const { titles, widgets } = this._accordion;
+    const hasFocus = document.activeElement === titles[HISTORY];
+    widgets[HISTORY].title.label = count ? trans.__('History (%1)', `${count}${more}`) : trans.__('History');
+    // A title that is written anew is another element.
+    if (hasFocus) {
+      this._accordion.titles[HISTORY].focus();
+    }
   }
 
   /** The first value that was refused gets the focus. */
@@ -134,30 +160,42 @@ export class ServicePanel extends SidePanel {
     const found = isOurs ? drawn?.querySelector<HTMLElement>(selector) : null;
     if (found) {
       found.focus();
+      // With what is said of it, and not below the buttons.
+      const field = found.closest('.jp-NbExec-field:not(.jp-mod-item)') ?? found;
+      field.scrollIntoView?.({ block: 'nearest' });
     } else if (Date.now() < deadline && !this.isDisposed) {
       requestAnimationFrame(() => this._focus(selector, deadline));
     }
   }
 
-  /** Give each section the height that it needs, and the result what is left; until somebody moves a handle. */
+  /** Share out the height, as soon as all is drawn. */
   private _arrange(): void {
-    if (this._isArranged || this._isArranging) {
-      return;
+    this._arranging ??= requestAnimationFrame(() => {
+      this._arranging = null;
+      if (!this.isDisposed && this.isVisible) {
+        this._arrangeNow();
+      }
+    });
+  }
+
+  /** Give each section the height that it needs, and the result what is left; until somebody moves a handle. */
+  private _arrangeNow(): void {
+    const accordion = this._accordion;
+    const fixed = fixedOf(accordion);
+    const room = this.node.clientHeight - this.header.node.offsetHeight - fixed;
+    const { sizes, total } = arranged(wantedBy(accordion), room);
+    const basis = `${total + fixed}px`;
+    if (accordion.node.style.flexBasis !== basis) {
+      accordion.node.style.flexBasis = basis;
+      MessageLoop.sendMessage(accordion, Widget.ResizeMessage.UnknownSize);
     }
-    this._isArranging = true;
-    // The sections are drawn a moment later, and the snippet after that.
-    setTimeout(() => {
-      this._isArranging = false;
-      if (this.isDisposed || !this.isVisible || this._isArranged) {
-        return;
-      }
-      const wanted = wantedBy(this._accordion);
-      const sizes = sizesOf(wanted, this._accordion.node.clientHeight, this._service?.run !== null);
-      if (sizes.join() !== this._sizes) {
-        this._sizes = sizes.join();
-        this._accordion.setRelativeSizes(sizes);
-      }
-    }, 100);
+    if (!this._isArranged && differs(accordion, sizes)) {
+      accordion.setRelativeSizes(sizes);
+    }
+    if (this._toReveal !== null) {
+      accordion.widgets[this._toReveal].node.scrollIntoView?.({ block: 'nearest' });
+      this._toReveal = null;
+    }
   }
 
   private _renderHeader(): JSX.Element {
@@ -411,10 +449,14 @@ export class ServicePanel extends SidePanel {
   private readonly _clock: ReturnType<typeof setInterval>;
   private _watched: ServiceModel | null = null;
   private _chosenKind: string | null = null;
+  private readonly _observer = new ResizeObserver(() => this._arrange());
   private _isArranged = false;
-  private _isArranging = false;
-  private _sizes = '';
+  private _arranging: number | null = null;
+  /** The section that is to be scrolled into view. */
+  private _toReveal: number | null = null;
+  private _lastRun: RunModel | null = null;
 }
 
-/** The index of the history among the sections. */
+/** Indices among the sections. */
+const RESULT = 1;
 const HISTORY = 3;

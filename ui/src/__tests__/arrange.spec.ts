@@ -1,18 +1,43 @@
-import { sizesOf } from '../arrange';
+import { AccordionPanel, Widget } from '@lumino/widgets';
+import { arranged, fixedOf, wantedBy } from '../arrange';
 
 describe('the heights of the sections', () => {
   it('are what each needs, and the result has the rest', () => {
-    expect(sizesOf([200, 50, 150, 0], 1000, false)).toEqual([200, 522, 150, 0]);
+    expect(arranged([200, 50, 150, 0], 800)).toEqual({ sizes: [200, 450, 150, 0], total: 800 });
   });
 
-  it('are less than they need where there is too little room', () => {
-    const [parameters, result, call] = sizesOf([2000, 50, 1000, 0], 1000, true);
-    expect(result).toBeGreaterThanOrEqual(0.4 * (1000 - 4 * 32));
-    expect(Math.abs(parameters - 2 * call)).toBeLessThanOrEqual(1);
-    expect(parameters + result + call).toBeLessThanOrEqual(1000 - 4 * 32 + 1);
+  it('leave the form as it is while the result is small', () => {
+    expect(arranged([300, 60, 150, 0], 520).sizes).toEqual([300, 70, 150, 0]);
+  });
+
+  it('are shared out where all want much', () => {
+    const { sizes, total } = arranged([2000, 3000, 150, 0], 800);
+    expect(total).toBe(800);
+    expect(sizes[0] + sizes[1] + sizes[2]).toBe(800);
+    expect(sizes[0]).toBeGreaterThanOrEqual(320);
+    expect(sizes[1]).toBeGreaterThanOrEqual(180);
+    expect(sizes[2]).toBe(150);
+  });
+
+  it('are never too small to be of use: the whole scrolls then', () => {
+    expect(arranged([280, 3000, 150, 500], 300)).toEqual({ sizes: [280, 180, 150, 120], total: 730 });
   });
 
   it('leave out what is closed', () => {
-    expect(sizesOf([0, 0, 150, 80], 1000, true)).toEqual([0, 0, 150, 80]);
+    expect(arranged([0, 0, 150, 80], 1000)).toEqual({ sizes: [0, 0, 150, 850], total: 1000 });
+    expect(arranged([0, 0, 0, 0], 1000).sizes).toEqual([0, 0, 0, 0]);
   });
+});
+
+it('counts titles and handles', () => {
+  const accordion = new AccordionPanel({ titleSpace: 29, spacing: 4 });
+  for (const title of ['a', 'b', 'c']) {
+    const section = new Widget();
+    section.title.label = title;
+    accordion.addWidget(section);
+  }
+  expect(fixedOf(accordion)).toBe(3 * 29 + 2 * 4);
+  accordion.collapse(0);
+  expect(fixedOf(accordion)).toBe(3 * 29 + 4);
+  expect(wantedBy(accordion)).toEqual([0, 0, 0]);
 });
