@@ -4,6 +4,7 @@ import React from 'react';
 import { endpointCall, SNIPPETS } from '../snippets';
 import type { IEndpoint } from '../tokens';
 import { IconButton } from './button';
+import { useCopied } from './copied';
 
 export interface ICallProps {
   kind: string;
@@ -17,19 +18,28 @@ export interface ICallProps {
   trans: TranslationBundle;
 }
 
-/** Which call is shown. */
+/** The element that holds the call. */
+export const CALL_ID = 'nbexec-call';
+
+/** The tab of a kind of call. */
+export function tabId(kind: string): string {
+  return `${CALL_ID}-${Object.keys(SNIPPETS).indexOf(kind)}`;
+}
+
+/** Which call is shown, and the button that copies it. */
 export function CallTools(props: ICallProps): JSX.Element {
-  const { kind, trans } = props;
+  const { kind, text, trans } = props;
+  const [isCopied, setCopied] = useCopied(text);
   const kinds = Object.keys(SNIPPETS);
   const move = (event: React.KeyboardEvent) => {
-    const step = event.key === 'ArrowRight' ? 1 : event.key === 'ArrowLeft' ? -1 : 0;
-    if (step) {
+    const next = kinds[indexAfter(event.key, kinds.indexOf(kind), kinds.length)];
+    if (next) {
       event.preventDefault();
-      const next = kinds[(kinds.indexOf(kind) + step + kinds.length) % kinds.length];
       props.onKind(next);
       (event.currentTarget.querySelector(`[data-kind="${next}"]`) as HTMLElement | null)?.focus();
     }
   };
+  const hint = trans.__('Reads the token from JUPYTER_TOKEN.');
   return (
     <div className="jp-NbExec-callTools">
       <div role="tablist" aria-label={trans.__('Language of the call')} onKeyDown={move}>
@@ -38,7 +48,9 @@ export function CallTools(props: ICallProps): JSX.Element {
             key={name}
             type="button"
             role="tab"
+            id={tabId(name)}
             data-kind={name}
+            aria-controls={CALL_ID}
             aria-selected={name === kind}
             tabIndex={name === kind ? 0 : -1}
             onClick={() => props.onKind(name)}
@@ -47,44 +59,58 @@ export function CallTools(props: ICallProps): JSX.Element {
           </button>
         ))}
       </div>
+      <button
+        type="button"
+        className="jp-NbExec-iconButton"
+        aria-label={isCopied ? trans.__('Copied') : trans.__('Copy')}
+        aria-describedby={`${CALL_ID}-hint`}
+        title={`${trans.__('Copy')}: ${hint}`}
+        onClick={() => {
+          props.onCopy(text);
+          setCopied();
+        }}
+      >
+        {isCopied ? <checkIcon.react tag="span" /> : <copyIcon.react tag="span" />}
+      </button>
+      <span id={`${CALL_ID}-hint`} hidden>
+        {hint}
+      </span>
+      <span className="jp-NbExec-hidden" role="status">
+        {isCopied ? trans.__('Copied') : ''}
+      </span>
     </div>
   );
 }
 
-/** Milliseconds for which it is said that something was copied. */
-const COPIED = 3000;
+/** Which tab a key goes to; -1 if it goes nowhere. */
+function indexAfter(key: string, index: number, count: number): number {
+  switch (key) {
+    case 'ArrowRight':
+      return (index + 1) % count;
+    case 'ArrowLeft':
+      return (index - 1 + count) % count;
+    case 'Home':
+      return 0;
+    case 'End':
+      return count - 1;
+    default:
+      return -1;
+  }
+}
 
-/** What belongs to the call: the button that copies it, where its token comes from, the notebook's endpoints. */
+/** What belongs to the call: the pages about it, and the notebook's endpoints. */
 export function CallNotes(props: ICallProps): JSX.Element {
   const { trans } = props;
-  const [copied, setCopied] = React.useState('');
-  const isCopied = copied === props.text;
-  React.useEffect(() => {
-    const timer = setTimeout(() => setCopied(''), COPIED);
-    return () => clearTimeout(timer);
-  }, [copied]);
   return (
     <div className="jp-NbExec-callNotes">
-      <p className="jp-NbExec-note">
-        <button
-          type="button"
-          className="jp-NbExec-copy"
-          onClick={() => {
-            props.onCopy(props.text);
-            setCopied(props.text);
-          }}
-        >
-          {isCopied ? <checkIcon.react tag="span" /> : <copyIcon.react tag="span" />}
-          {isCopied ? trans.__('Copied') : trans.__('Copy')}
-        </button>
-        <span>{trans.__('Reads the token from JUPYTER_TOKEN.')}</span>
+      <div className="jp-NbExec-links">
         <a href={props.docsUrl} target="_blank" rel="noreferrer">
           {trans.__('API reference')}
         </a>
         <a href={props.openApiUrl} target="_blank" rel="noreferrer">
           OpenAPI
         </a>
-      </p>
+      </div>
       {props.endpoints.length > 0 && <Endpoints {...props} />}
     </div>
   );

@@ -1,6 +1,6 @@
 import { Panel } from '@lumino/widgets';
 import React from 'react';
-import { CallNotes, CallTools } from '../components/call';
+import { CALL_ID, CallNotes, CallTools, tabId } from '../components/call';
 import type { ICallProps } from '../components/call';
 import { SNIPPETS } from '../snippets';
 import { Rendered } from '../rendered';
@@ -16,6 +16,8 @@ export class CallSection extends Panel {
     this._tools = new Rendered(() => this._render(CallTools));
     this._notes = new Rendered(() => this._render(CallNotes));
     this._code.addClass('jp-NbExec-code');
+    this._code.id = CALL_ID;
+    this._code.node.setAttribute('role', 'tabpanel');
     this.addWidget(this._tools);
     this.addWidget(this._code);
     this.addWidget(this._notes);
@@ -25,6 +27,7 @@ export class CallSection extends Panel {
     this._tools.update();
     this._notes.update();
     const props = this._props();
+    this._code.node.setAttribute('aria-labelledby', props ? tabId(props.kind) : '');
     const source = props ? `\`\`\`\`\`\`${SNIPPETS[props.kind].fence}\n${props.text}\n\`\`\`\`\`\`` : '';
     if (source !== this._source) {
       this._source = source;
