@@ -261,7 +261,8 @@ def test_stops_when_asked(tmp_path: Path, number: int) -> None:
 def test_stops_while_calls_wait(tmp_path: Path) -> None:
     """A server that is stopped while a call is being answered, and another waits, tells both, and ends."""
     served.write(tmp_path / "api.ipynb", *CELLS)
-    with served.serving(tmp_path, "api.ipynb", "--NbExec.drain_timeout=1") as server:
+    options = ["--NbExec.drain_timeout=1", "--NbExec.max_queued_calls=1"]
+    with served.serving(tmp_path, "api.ipynb", *options) as server:
         below = psutil.Process(server.process.pid).children(recursive=True)
         answers: list[httpx.Response] = []
 
@@ -272,12 +273,14 @@ def test_stops_while_calls_wait(tmp_path: Path) -> None:
 
         callers = [ask("/slow")]
         deployment.wait_until((tmp_path / "begun").exists)
-        callers += [ask("/place"), ask("/place")]
+        callers += [ask("/place") for _ in range(3)]
+        # Two of them were one too many, so that the other waits.
+        deployment.wait_until(lambda: len(answers) == 2)
         server.process.terminate()
         assert server.process.wait(served.DEADLINE) == 0
         for caller in callers:
             caller.join(served.DEADLINE)
-        assert {answer.status_code for answer in answers} == {503}
+        assert [answer.status_code for answer in answers] == [429, 429, 503, 503]
         _, alive = psutil.wait_procs(below, timeout=served.DEADLINE)
         assert alive == []
 
