@@ -27,9 +27,19 @@ export function size(bytes: number): string {
   return kilo < 999.5 ? `${Math.round(kilo)} kB` : `${(kilo / 1000).toFixed(1)} MB`;
 }
 
-/** The time of day, in the way of the place. */
+/** The time of day: `14:02`. */
 export function time(iso: string): string {
-  return new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  return new Date(iso).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+}
+
+/** The time of day with its seconds: `14:02:11`. */
+export function exactTime(iso: string): string {
+  return new Date(iso).toLocaleTimeString([], {
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+    hourCycle: 'h23'
+  });
 }
 
 /** `Today`, `Yesterday`, or the date. */

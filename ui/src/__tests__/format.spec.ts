@@ -26,7 +26,8 @@ it('calls the last days by name', () => {
   expect(format.day(at(20), trans, now)).toBe('Today');
   expect(format.day(at(19), trans, now)).toBe('Yesterday');
   expect(format.day(at(1), trans, now)).toContain('2026');
-  expect(format.time(at(1))).toMatch(/\d\d:00/);
+  expect(format.time(at(1))).toMatch(/^\d\d:\d\d$/);
+  expect(format.exactTime(at(1))).toMatch(/^\d\d:\d\d:\d\d$/);
 });
 
 it('writes values in a line', () => {

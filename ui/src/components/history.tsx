@@ -1,11 +1,11 @@
-import { copyIcon, ellipsesIcon, refreshIcon } from '@jupyterlab/ui-components';
+import { checkIcon, copyIcon, ellipsesIcon, refreshIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import * as format from '../format';
-import { position } from '../messages';
 import type { Phase } from '../run';
 import type { IRun } from '../tokens';
 import { IconButton } from './button';
+import { useCopied } from './copied';
 import { Badge } from './status';
 
 export interface IHistoryProps {
@@ -77,8 +77,9 @@ const Row = React.memo(
   function Row(props: IHistoryProps & { run: IRun; isShown: boolean }): JSX.Element {
     const { run, trans } = props;
     const time = format.time(run.created);
+    const exact = format.exactTime(run.created);
     const given = format.values(run.parameters);
-    const cell = run.error?.cell ?? null;
+    const [isCopied, setCopied] = useCopied();
     return (
       <tr
         className={props.isShown ? 'jp-mod-shown' : ''}
@@ -94,41 +95,49 @@ const Row = React.memo(
             className="jp-NbExec-link"
             aria-current={props.isShown || undefined}
             title={trans.__('Show the result of this run')}
+            aria-label={exact}
             onClick={() => props.onShow(run)}
           >
             {time}
           </button>
         </td>
         <td>
-          <Badge phase={phaseOf(run)} trans={trans} />
-          {cell !== null && <span> {trans.__('in cell %1', position(cell))}</span>}
-          {run.user !== null && <span className="jp-NbExec-facts"> {trans.__('by %1', run.user)}</span>}
+          <Badge phase={phaseOf(run)} cell={run.error?.cell} trans={trans} />
           {run.duration !== null && <span className="jp-NbExec-facts"> {format.duration(run.duration)}</span>}
+          {run.user !== null && <span className="jp-NbExec-facts"> {trans.__('by %1', run.user)}</span>}
         </td>
         <td className="jp-NbExec-given" title={given}>
           {given}
         </td>
-        <td className="jp-NbExec-rowActions">
-          <IconButton
-            icon={refreshIcon}
-            label={trans.__('Run again with the values of %1', time)}
-            isDisabled={props.isBusy}
-            onClick={() => props.onAgain(run)}
-          />
-          <IconButton
-            icon={copyIcon}
-            label={trans.__('Copy the run of %1 as a call', time)}
-            onClick={() => props.onCopy(run)}
-          />
-          <IconButton
-            icon={ellipsesIcon}
-            label={trans.__('More about the run of %1', time)}
-            hasMenu
-            onClick={event => {
-              const box = event.currentTarget.getBoundingClientRect();
-              props.onMenu(run, box.left, box.bottom);
-            }}
-          />
+        <td className={`jp-NbExec-rowActions${isCopied ? ' jp-mod-copied' : ''}`}>
+          <div>
+            <IconButton
+              icon={refreshIcon}
+              label={trans.__('Run again with the values of %1', exact)}
+              isDisabled={props.isBusy}
+              onClick={() => props.onAgain(run)}
+            />
+            <IconButton
+              icon={isCopied ? checkIcon : copyIcon}
+              label={isCopied ? trans.__('Copied') : trans.__('Copy the run of %1 as a call', exact)}
+              onClick={() => {
+                props.onCopy(run);
+                setCopied();
+              }}
+            />
+            <IconButton
+              icon={ellipsesIcon}
+              label={trans.__('More about the run of %1', exact)}
+              hasMenu
+              onClick={event => {
+                const box = event.currentTarget.getBoundingClientRect();
+                props.onMenu(run, box.left, box.bottom);
+              }}
+            />
+            <span className="jp-NbExec-hidden" role="status">
+              {isCopied ? trans.__('Copied') : ''}
+            </span>
+          </div>
         </td>
       </tr>
     );

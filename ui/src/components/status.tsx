@@ -1,6 +1,9 @@
+import { checkIcon, closeIcon, kernelIcon, refreshIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import type { LabIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 import * as format from '../format';
+import { goneIcon, queuedIcon, timeoutIcon } from '../icons';
 import { position } from '../messages';
 import type { Phase } from '../run';
 import type { IRun, ITiming } from '../tokens';
@@ -21,16 +24,16 @@ export interface IStatusProps {
 }
 
 /** One mark for each state, so that colour never tells alone. */
-const MARKS: { readonly [phase in Phase]: string } = {
-  queued: '◔',
-  starting: '◌',
-  running: '▶',
-  lost: '⟳',
-  ok: '✓',
-  error: '✕',
-  timeout: '⧖',
-  cancelled: '■',
-  gone: '?'
+const MARKS: { readonly [phase in Phase]: LabIcon } = {
+  queued: queuedIcon,
+  starting: kernelIcon,
+  running: runIcon,
+  lost: refreshIcon,
+  ok: checkIcon,
+  error: closeIcon,
+  timeout: timeoutIcon,
+  cancelled: stopIcon,
+  gone: goneIcon
 };
 
 export function word(phase: Phase, trans: TranslationBundle): string {
@@ -56,11 +59,19 @@ export function word(phase: Phase, trans: TranslationBundle): string {
   }
 }
 
-/** The state of a run in a word and a mark. */
-export function Badge(props: { phase: Phase; trans: TranslationBundle }): JSX.Element {
+/** The state of a run in a word and a mark, and the cell that it has ended in. */
+export function Badge(props: {
+  phase: Phase;
+  cell: number | null | undefined;
+  trans: TranslationBundle;
+}): JSX.Element {
+  const { phase, cell, trans } = props;
+  const Mark = MARKS[phase].react;
+  const said = word(phase, trans);
   return (
-    <span className={`jp-NbExec-badge jp-mod-${props.phase}`}>
-      <span aria-hidden="true">{MARKS[props.phase]}</span> {word(props.phase, props.trans)}
+    <span className={`jp-NbExec-badge jp-mod-${phase}`}>
+      <Mark tag="span" aria-hidden="true" />
+      {typeof cell === 'number' ? trans.__('%1 in cell %2', said, position(cell)) : said}
     </span>
   );
 }
@@ -79,10 +90,10 @@ export function Status(props: IStatusProps): JSX.Element {
   return (
     <div className="jp-NbExec-status">
       <div className="jp-NbExec-statusLine">
-        <Badge phase={phase} trans={trans} />
-        <span className="jp-NbExec-facts">{facts.join(' · ')}</span>
+        <Badge phase={phase} cell={run.error?.cell} trans={trans} />
+        <span className="jp-NbExec-facts">{facts.map(fact => fact.replace(/ /g, '\u00a0')).join(' · ')}</span>
         <time className="jp-NbExec-when" dateTime={run.created}>
-          {format.time(run.ended ?? run.created)}
+          {format.exactTime(run.ended ?? run.created)}
         </time>
       </div>
       {isActive && (
