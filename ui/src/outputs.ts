@@ -124,9 +124,9 @@ class CellOutputs extends Panel {
   }
 
   private _draw(output: IOutput): void {
+    this._describe();
     if (output.output_type !== 'stream') {
       this._area.model.add(printable(output));
-      this._describe();
       return;
     }
     const text = textOf(output.text);

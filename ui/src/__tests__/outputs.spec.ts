@@ -34,6 +34,14 @@ it('draws outputs as they come, and takes them away', async () => {
   widget.dispose();
 });
 
+it('can be scrolled by keys', async () => {
+  const { widget, put } = drawn();
+  put({ output_type: 'stream', name: 'stdout', text: 'printed' });
+  put({ output_type: 'execute_result', data: { 'text/plain': 'value' }, metadata: {}, execution_count: 1 });
+  await until(() => widget.node.querySelectorAll('pre[tabindex="0"]').length === 2);
+  widget.dispose();
+});
+
 it('draws no more text than anybody reads', async () => {
   const { widget, put } = drawn();
   put({ output_type: 'stream', name: 'stdout', text: 'x'.repeat(2 * MAX_TEXT) });

@@ -1,4 +1,5 @@
 import { downloadIcon, launchIcon, notebookIcon, saveIcon } from '@jupyterlab/ui-components';
+import type { Message as LuminoMessage } from '@lumino/messaging';
 import { Panel, Widget } from '@lumino/widgets';
 import React from 'react';
 import { Message } from '../components/message';
@@ -57,6 +58,22 @@ export class ResultSection extends Panel {
   dispose(): void {
     this._stop();
     super.dispose();
+  }
+
+  /** Renderers such as that of JSON draw nothing any more once they were taken off the page. */
+  protected onBeforeDetach(message: LuminoMessage): void {
+    this._wasDetached = true;
+    super.onBeforeDetach(message);
+  }
+
+  protected onAfterAttach(message: LuminoMessage): void {
+    super.onAfterAttach(message);
+    if (this._wasDetached) {
+      this._wasDetached = false;
+      this._shown = null;
+      this._value.refresh(null);
+      this.refresh();
+    }
   }
 
   private get _run(): RunModel | null {
@@ -142,7 +159,10 @@ export class ResultSection extends Panel {
     ];
     if (this._options.commands.hasCommand(CommandIDs.openInTab)) {
       actions.push({
-        label: this._options.commands.label(CommandIDs.openInTab),
+        // In the panel words are written as in sentences, in menus as in titles.
+        label: this.node.closest('.lm-DockPanel')
+          ? trans.__('Move to the side bar')
+          : trans.__('Open in a tab'),
         icon: launchIcon,
         onClick: () => void this._options.commands.execute(CommandIDs.openInTab)
       });
@@ -164,6 +184,7 @@ export class ResultSection extends Panel {
   private readonly _actions: Rendered;
   private _outputs: RunOutputs | null = null;
   private _shown: RunModel | null = null;
+  private _wasDetached = false;
   private _timer: ReturnType<typeof setInterval> | undefined;
 }
 
@@ -202,30 +223,42 @@ class ValueView extends Panel {
         data: { [type]: result as any },
         metadata: {}
       });
-      const { rendermime } = this._options;
-      if (rendermime.mimeTypes.includes(type)) {
-        const renderer = rendermime.createRenderer(type);
-        renderer.addClass('jp-OutputArea-output');
-        void renderer.renderModel(
-          rendermime.createModel({ data: (output as any).data, metadata: {} } as any)
-        );
-        const frame = new Panel();
-        frame.addClass('jp-OutputArea');
-        frame.addWidget(renderer);
-        return frame;
+      if (this._options.rendermime.mimeTypes.includes(type)) {
+        const tree = this._render(type, (output as any).data[type]);
+        // Nobody searches in what can be seen as a whole.
+        tree.toggleClass('jp-mod-small', stringify(result).length < SMALL);
+        return tree;
       }
     }
-    const widget = new Widget({ node: document.createElement('pre') });
-    widget.node.tabIndex = 0;
-    widget.node.textContent =
-      run.result_type === 'text/plain' && typeof result === 'string' ? result : stringify(result, 2);
-    return widget;
+    const isText = run.result_type === 'text/plain' && typeof result === 'string';
+    return this._render('text/plain', isText ? result : stringify(result, 2));
+  }
+
+  /** Draw it as an output of a cell is drawn. */
+  private _render(type: string, data: unknown): Widget {
+    const { rendermime } = this._options;
+    const renderer = rendermime.createRenderer(type);
+    renderer.addClass('jp-OutputArea-output');
+    const model = rendermime.createModel({ data: { [type]: data } } as any);
+    void renderer.renderModel(model).then(() => {
+      // Text that scrolls must be reachable by keys.
+      for (const pre of renderer.node.querySelectorAll('pre')) {
+        pre.tabIndex = 0;
+      }
+    });
+    const frame = new Panel();
+    frame.addClass('jp-OutputArea');
+    frame.addWidget(renderer);
+    return frame;
   }
 
   private readonly _label = new Widget();
   private _view: Widget | null = null;
   private _key: string | null = null;
 }
+
+/** Characters of JSON below which it is not searched. */
+const SMALL = 2000;
 
 /** Open the executed notebook: the copy that the service has kept, or one that is saved now. */
 export async function openExecuted(options: IPanelOptions, service: ServiceModel, run: IRun): Promise<void> {
