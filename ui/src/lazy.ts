@@ -1,10 +1,11 @@
-import { Panel } from '@lumino/widgets';
+import { DockPanel, Panel } from '@lumino/widgets';
 import type { Message } from '@lumino/messaging';
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import { serviceIcon } from './icons';
 import type { ServicePanel } from './panel';
 import type { IPanelOptions } from './sections/options';
+import { CommandIDs } from './tokens';
 
 /** The place of the panel, which is loaded when it is first seen. */
 export class LazyPanel extends Panel {
@@ -35,6 +36,7 @@ export class LazyPanel extends Panel {
 
   protected onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
+    this.title.closable = this._isTab;
     if (this.isVisible) {
       this.onAfterShow(message);
     }
@@ -43,6 +45,17 @@ export class LazyPanel extends Panel {
   protected onAfterHide(message: Message): void {
     super.onAfterHide(message);
     this._visibilityChanged.emit(false);
+  }
+
+  /** As a tab it is closed by going back to the side bar, where it has its place. */
+  protected onCloseRequest(_: Message): void {
+    if (this._isTab) {
+      void this._options.commands.execute(CommandIDs.openInTab);
+    }
+  }
+
+  private get _isTab(): boolean {
+    return this.parent instanceof DockPanel;
   }
 
   private async _load(): Promise<ServicePanel> {
