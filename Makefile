@@ -16,7 +16,7 @@ IN_VENV := $(VENV)/bin/python
 INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check
 # Tests of a file share servers, and kernels that fork others.
 PARALLEL := --numprocesses=$(WORKERS) --dist=loadfile
-# pytest ends like this where there is no test to run; PYTEST_ARGS may leave none in one of two halves.
+# pytest ends like this where there is no test to run; PYTEST_ARGS may leave none of one kind.
 OR_NONE := || test $$? = 5
 # What an installed environment depends on; the package itself is installed editable.
 SOURCES := pyproject.toml jupyter_nbexec/_version.py $(wildcard jupyter-config/*/*.json)
@@ -34,8 +34,9 @@ demo: $(VENV)/.installed-demo  ## Run examples/iris.ipynb by HTTP, on a server o
 	$(IN_VENV) scripts/demo.py
 
 test: $(VENV)/.installed-test lint  ## Check everything; PYTEST_ARGS="…" for less
-	$(IN_VENV) -m pytest $(PARALLEL) -m "not alone and not browser" $(PYTEST_ARGS) $(OR_NONE)
+	$(IN_VENV) -m pytest $(PARALLEL) -m "not alone and not browser and not campaign" $(PYTEST_ARGS) $(OR_NONE)
 	$(IN_VENV) -m pytest $(PARALLEL) -m browser $(PYTEST_ARGS) $(OR_NONE)
+	$(IN_VENV) -m pytest $(PARALLEL) --dist=worksteal -m campaign $(PYTEST_ARGS) $(OR_NONE)
 	$(IN_VENV) -m pytest -m alone $(PYTEST_ARGS) $(OR_NONE)
 
 lint: $(VENV)/.installed-test  ## Check style and types

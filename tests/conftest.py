@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Describe the marks of tests that run on every source of kernels, seldom, or with no others beside."""
     config.addinivalue_line("markers", "alone: needs the machine for itself: `make test` runs it last")
     config.addinivalue_line("markers", "browser: those of tests/ui, which `make test` runs apart")
+    config.addinivalue_line("markers", "campaign: the short form of a long one: `make test` runs them apart")
     config.addinivalue_line("markers", "long: only with `make test-sources`")
     config.addinivalue_line("markers", "sources: run with every source of kernels (tests/sources.py)")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests import campaigns
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.campaign
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from tests import campaigns, postgresql
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.campaign
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked at through /proc")

@@ -190,7 +190,7 @@ def test_all_of_it_by_keyboard(lab: Lab) -> None:
 
     for _ in range(30):
         lab.page.keyboard.press("Tab")
-        if lab.page.evaluate("() => document.activeElement.textContent") == "Copy":
+        if lab.page.evaluate("() => document.activeElement.ariaLabel") == "Copy":
             break
     lab.page.keyboard.press("Enter")
     assert "curl" in lab.copied()
