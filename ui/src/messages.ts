@@ -1,13 +1,19 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { ApiError, ConnectionError } from './api';
-import { duration } from './format';
 import type { RunModel } from './run';
-import { NotSaved } from './service';
+import { NotCancelled, NotSaved } from './service';
 import type { ICellReference } from './tokens';
 
 /** What a message offers to do. */
 export type ActionId =
-  'refresh' | 'run' | 'run-without-limit' | 'save' | 'go-to-cell' | 'settings' | 'make-parameters-cell';
+  | 'refresh'
+  | 'run'
+  | 'run-without-limit'
+  | 'cancel'
+  | 'save'
+  | 'go-to-cell'
+  | 'settings'
+  | 'make-parameters-cell';
 
 /** What went wrong, or what to know: where, and what next. */
 export interface IMessage {
@@ -37,6 +43,17 @@ export function ofFailure(
       kind: 'error',
       text: trans.__('The notebook could not be saved, so it was not run.'),
       actions: ['save']
+    };
+  }
+  if (failure instanceof NotCancelled) {
+    const isLost = failure.reason instanceof ConnectionError;
+    return {
+      kind: 'error',
+      text: isLost
+        ? trans.__('This run was not cancelled, since the server could not be reached.')
+        : trans.__('This run was not cancelled.'),
+      detail: isLost ? undefined : failure.message,
+      actions: ['cancel']
     };
   }
   if (failure instanceof ConnectionError) {
@@ -166,23 +183,26 @@ function ofError(model: RunModel, trans: TranslationBundle): IMessage {
     case 'cell_error':
       return {
         kind: 'error',
-        text: cell ? trans.__('Cell %1 failed: %2', number, error.ename ?? '') : error.message,
+        text: !cell
+          ? error.message
+          : error.ename
+            ? trans.__('Cell %1 failed: %2', number, error.ename)
+            : trans.__('Cell %1 failed.', number),
         detail: error.evalue?.split('\n')[0] || undefined,
         cell,
-        actions: goTo
+        actions: [...goTo, 'run']
       };
-    case 'timeout': {
-      const after = model.seconds === null ? '' : duration(model.seconds);
+    case 'timeout':
       return {
         kind: 'error',
+        // How long it could take is in the detail: what it took is another number.
         text: cell
-          ? trans.__('Stopped after %1 in cell %2.', after, number)
-          : trans.__('Stopped after %1.', after),
+          ? trans.__('Stopped in cell %1: its time was up.', number)
+          : trans.__('Stopped: its time was up.'),
         detail: error.message,
         cell,
         actions: [...goTo, 'run-without-limit', 'settings']
       };
-    }
     case 'kernel_died':
       return {
         kind: 'error',

@@ -88,7 +88,7 @@ export class ServicePanel extends SidePanel {
   /** Put the focus where one begins. */
   focusFirst(): void {
     const inputs = ':is(input, select, textarea)';
-    this._focus(`:is(.jp-NbExec-field, .jp-NbExec-item) ${inputs}, .jp-mod-accept:enabled`);
+    this._focus(`:is(.jp-NbExec-field, .jp-NbExec-item) ${inputs}, .jp-mod-accept:not([aria-disabled])`);
   }
 
   protected onResize(message: Widget.ResizeMessage): void {
@@ -150,7 +150,8 @@ export class ServicePanel extends SidePanel {
 
   /** The first value that was refused gets the focus. */
   private _onRefused(): void {
-    this._focus('[aria-invalid="true"]');
+    const empty = '.jp-mod-refused:not(:has([aria-invalid])) :is(select, .jp-NbExec-iconButton)';
+    this._focus(`[aria-invalid="true"], ${empty}`);
   }
 
   /** Put the focus on what will be drawn in a moment; what is drawn still may be of another notebook. */
@@ -251,8 +252,11 @@ export class ServicePanel extends SidePanel {
         description={description}
         values={service.values}
         defaults={service.defaults}
+        draft={service.draft}
+        isUnreadable={service.isUnreadable}
+        generation={service.generation}
         refusals={service.refusals}
-        message={this._messageOfFailure(service, isOpen)}
+        message={service.failure && ofFailure(service.failure, { path, isOpen }, trans)}
         hasParametersCell={host.hasParametersCell(path)}
         canMakeParametersCell={isOpen && host.canMakeParametersCell(path)}
         kernels={description && !description.kernel.available ? host.kernels() : null}
@@ -263,6 +267,11 @@ export class ServicePanel extends SidePanel {
         isUnsaved={isOpen && notebook.isDirty && !this._options.model.settings.saveBeforeRun}
         shortcut={keys.map(key => CommandRegistry.formatKeystroke(key)).join(' ')}
         onChange={values => service.setValues(values)}
+        onRaw={isRaw => service.setRaw(isRaw)}
+        onDraft={text => service.setDraft(text)}
+        onIncomplete={isIncomplete => {
+          service.isIncomplete = isIncomplete;
+        }}
         onReset={() => service.reset()}
         onKernel={name => {
           service.kernelName = name;
@@ -273,21 +282,6 @@ export class ServicePanel extends SidePanel {
         trans={trans}
       />
     );
-  }
-
-  /** Why the last request failed; what is wrong with a field is told at the field. */
-  private _messageOfFailure(service: ServiceModel, isOpen: boolean): IMessage | null {
-    const { trans } = this._options;
-    if (!service.failure) {
-      return null;
-    }
-    const message = ofFailure(service.failure, { path: service.path, isOpen }, trans);
-    const fields = Object.keys(service.description?.schema.properties ?? {});
-    const refused = Object.keys(service.refusals);
-    if (refused.length && refused.every(name => fields.includes(name))) {
-      return { ...message, detail: undefined };
-    }
-    return message;
   }
 
   private _renderHistory(): JSX.Element {
@@ -351,6 +345,7 @@ export class ServicePanel extends SidePanel {
       server: api.serverSettings.baseUrl,
       path: service.path,
       parameters,
+      kernel: service.kernelName,
       token
     };
     return SNIPPETS[this._kind].write(call);
@@ -372,6 +367,9 @@ export class ServicePanel extends SidePanel {
         break;
       case 'run':
         await service.start();
+        break;
+      case 'cancel':
+        await service.cancel();
         break;
       case 'run-without-limit':
         await service.start({ timeout: 0 });
@@ -395,6 +393,7 @@ export class ServicePanel extends SidePanel {
         await service.describe();
         break;
     }
+    this._keepFocus(this._parameters.node, '.jp-mod-accept');
   }
 
   private _openMenu(x: number, y: number): void {
@@ -431,12 +430,43 @@ export class ServicePanel extends SidePanel {
           execute: () => openExecuted(this._options, service, run)
         },
         ...(run.status === 'queued' || run.status === 'running'
-          ? [{ label: trans.__('Cancel'), execute: () => this._options.model.api.cancel(run.id) }]
+          ? [{ label: trans.__('Cancel'), execute: () => this._end(service, run) }]
           : []),
-        { label: trans.__('Delete'), execute: () => service.delete(run) }
+        { label: trans.__('Delete'), execute: () => this._delete(service, run) }
       ],
       x,
       y
+    );
+  }
+
+  private async _end(service: ServiceModel, run: IRun): Promise<void> {
+    if (await this._mayEnd(service)) {
+      await service.cancel(run);
+    }
+  }
+
+  /** Ask whether to end a run, where that is wanted. */
+  private async _mayEnd(service: ServiceModel): Promise<boolean> {
+    const { model, host } = this._options;
+    return !model.settings.confirmCancel || host.confirmCancel(service.path);
+  }
+
+  private async _delete(service: ServiceModel, run: IRun): Promise<void> {
+    const isActive = run.status === 'queued' || run.status === 'running';
+    if (!isActive || (await this._mayEnd(service))) {
+      await service.delete(run);
+      this._keepFocus(this._history.node, 'button');
+    }
+  }
+
+  /** What had the focus may be gone when all is drawn. */
+  private _keepFocus(node: HTMLElement, selector: string): void {
+    requestAnimationFrame(() =>
+      requestAnimationFrame(() => {
+        if (document.activeElement === document.body) {
+          node.querySelector<HTMLElement>(selector)?.focus();
+        }
+      })
     );
   }
 

@@ -1,10 +1,11 @@
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
-import { ApiError } from './api';
+import { ApiError, ConnectionError } from './api';
 import type { NbExecAPI } from './api';
 import { RunModel } from './run';
 import type { IDescription, IRun, ISettings, Values } from './tokens';
-import { changed, defaults, fitting } from './values';
+import { equal, parse, stringify } from './json';
+import { changed, defaults, fitting, takesAny } from './values';
 
 /** An open notebook, as far as its service is concerned. */
 export interface INotebook {
@@ -19,6 +20,13 @@ export interface IServiceOptions {
   settings: () => ISettings;
   /** Ids of the runs that were started from this page, which alone are trusted. */
   started: Set<string>;
+}
+
+/** Values as they are typed as JSON. */
+export interface IDraft {
+  readonly text: string;
+  /** Why these are no values; null if they are. */
+  readonly problem: Error | null;
 }
 
 /** What keeps a run from being started again. */
@@ -42,7 +50,7 @@ export class ServiceModel {
     return this._changed;
   }
 
-  /** Parameters are refused: the first should get the focus. */
+  /** Values are refused, or cannot be read: the first should get the focus. */
   get refused(): ISignal<this, void> {
     return this._refused;
   }
@@ -65,6 +73,29 @@ export class ServiceModel {
   /** The values that a call gives. */
   get given(): Values {
     return this._options.settings().sendAllParameters ? this._values : changed(this._values, this.defaults);
+  }
+
+  /** The values as JSON, while they are typed so. */
+  get draft(): IDraft | null {
+    return this._draft;
+  }
+
+  /** Whether what is typed is no values, so that nothing can be run with it. */
+  get isUnreadable(): boolean {
+    return this._draft ? this._draft.problem !== null : this._isIncomplete;
+  }
+
+  /** How often the values have come from elsewhere than the form. */
+  get generation(): number {
+    return this._generation;
+  }
+
+  /** Values by name lack a name, or share one. */
+  set isIncomplete(isIncomplete: boolean) {
+    if (isIncomplete !== this._isIncomplete) {
+      this._isIncomplete = isIncomplete;
+      this._changed.emit();
+    }
   }
 
   /** What the server finds wrong with values, by parameter. */
@@ -116,28 +147,49 @@ export class ServiceModel {
   }
 
   setValues(values: Values): void {
-    const edited = Object.keys(this._refusals).filter(name => values[name] !== this._values[name]);
+    const edited = Object.keys(this._refusals).filter(name => !equal(values[name], this._values[name]));
     if (edited.length) {
       const rest = Object.entries(this._refusals).filter(([name]) => !edited.includes(name));
       this._refusals = Object.fromEntries(rest);
+      if (!rest.length && this._failure instanceof ApiError && this._failure.parameters.length) {
+        this._failure = null;
+      }
     }
     this._values = values;
     this._changed.emit();
   }
 
+  /** Have the values typed as JSON, or by the form again, as soon as they are values. */
+  setRaw(isRaw: boolean): void {
+    if (this.isUnreadable) {
+      // It would be lost.
+      this._refused.emit();
+      return;
+    }
+    this._draft = isRaw ? this._written() : null;
+    this._changed.emit();
+  }
+
+  /** Take values as JSON; text that is none leaves the values as they were. */
+  setDraft(text: string): void {
+    const { given, problem } = read(text);
+    this._draft = { text, problem };
+    if (given === null) {
+      this._changed.emit();
+    } else {
+      this.setValues({ ...this.defaults, ...given });
+    }
+  }
+
   /** Go back to the notebook's own values. */
   reset(): void {
-    this._refusals = {};
-    this._values = this.defaults;
-    this._changed.emit();
+    this._put(this.defaults);
   }
 
   /** Put the values of a run into the form. */
   takeValues(run: IRun): void {
-    this._refusals = {};
     const schema = this._description?.schema ?? {};
-    this._values = { ...this.defaults, ...fitting(run.parameters, schema) };
-    this._changed.emit();
+    this._put({ ...this.defaults, ...fitting(run.parameters, schema) });
   }
 
   /** Ask the server what the notebook takes, and which runs there are; attach to one that is under way. */
@@ -156,7 +208,12 @@ export class ServiceModel {
       }
       const kept = this._description ? changed(this._values, this.defaults) : this._values;
       this._description = description;
-      this._values = { ...this.defaults, ...fitting(kept, description.schema) };
+      const given = this._draft === null ? null : read(this._draft.text).given;
+      this._values = { ...this.defaults, ...(given ?? fitting(kept, description.schema)) };
+      if (description.kernel.available) {
+        // It was chosen for want of the notebook's own.
+        this._kernelName = null;
+      }
       this._failure = null;
     } catch (error) {
       this._failure = error as Error;
@@ -169,8 +226,9 @@ export class ServiceModel {
     try {
       const limit = this._options.settings().historySize;
       const page = await this._api.runs({ path: this.path, limit });
-      const older = after(this._history ?? [], page.runs);
-      this._history = [...page.runs, ...older];
+      const known = this._history ?? [];
+      const older = after(known.filter(this._isOfNow, this), page.runs);
+      this._history = this._withFormer([...page.runs, ...older], known);
       this._cursor = older.length ? this._cursor : page.cursor;
       const active = page.runs.find(run => run.status === 'queued' || run.status === 'running');
       if (active && this._run === null && this._activity === null) {
@@ -190,7 +248,8 @@ export class ServiceModel {
     await this._try(async () => {
       const limit = this._options.settings().historySize;
       const page = await this._api.runs({ path: this.path, limit, cursor: this._cursor! });
-      this._history = [...(this._history ?? []), ...page.runs];
+      const known = this._history ?? [];
+      this._history = this._withFormer([...known.filter(this._isOfNow, this), ...page.runs], known);
       this._cursor = page.cursor;
     });
   }
@@ -198,6 +257,10 @@ export class ServiceModel {
   /** Save, where that is wanted, and start a run; false if none was started. */
   async start(options: { parameters?: Values; timeout?: number } = {}): Promise<boolean> {
     if (this.isBusy) {
+      return false;
+    }
+    if (this.isUnreadable) {
+      this._refused.emit();
       return false;
     }
     this._refusals = {};
@@ -228,10 +291,18 @@ export class ServiceModel {
     }
   }
 
-  async cancel(): Promise<void> {
-    const run = this._run;
+  /** Cancel the run that is shown, or another of the history. */
+  async cancel(other?: IRun): Promise<void> {
+    const isShown = other === undefined || other.id === this._run?.id;
+    const run = isShown ? this._run : this._modelOf(other);
     if (run && !run.hasEnded) {
-      await this._try(() => run.cancel());
+      await this._try(() =>
+        run.cancel().catch(error => {
+          if (!run.hasEnded) {
+            throw isShown ? new NotCancelled(error as Error) : error;
+          }
+        })
+      );
     }
   }
 
@@ -245,11 +316,22 @@ export class ServiceModel {
 
   /** Have the server forget a run. */
   async delete(run: IRun): Promise<void> {
+    const isShown = this._run?.id === run.id;
+    if (isShown) {
+      // It ends with this, and nothing more is to be asked of it.
+      this._run!.dispose();
+    }
     await this._try(async () => {
-      await this._api.delete(run.id);
+      try {
+        await this._api.delete(run.id);
+      } catch (error) {
+        if (isShown) {
+          this._attach(this._modelOf(run));
+        }
+        throw error;
+      }
       this._history = this._history?.filter(entry => entry.id !== run.id) ?? null;
       if (this._run?.id === run.id) {
-        this._run.dispose();
         this._run = null;
       }
     });
@@ -258,6 +340,8 @@ export class ServiceModel {
   /** The notebook has another path now. */
   rename(path: string): void {
     this.path = path;
+    // The server lists runs by the name that they were started under.
+    this._history?.forEach(run => this._former.add(run.id));
     void this.refresh();
   }
 
@@ -283,6 +367,41 @@ export class ServiceModel {
     }
     // What it takes may have changed with the saving.
     await this.describe();
+    if (this._failure) {
+      throw this._failure;
+    }
+  }
+
+  /** Have other values than those that are typed. */
+  private _put(values: Values): void {
+    this._refusals = {};
+    this._values = values;
+    this._isIncomplete = false;
+    this._generation += 1;
+    if (this._draft) {
+      this._draft = this._written();
+    }
+    this._changed.emit();
+  }
+
+  private _written(): IDraft {
+    const isFree = this._description !== null && takesAny(this._description.schema);
+    const values = isFree ? this._values : changed(this._values, this.defaults);
+    return { text: stringify(values, 2), problem: null };
+  }
+
+  private _isOfNow(run: IRun): boolean {
+    return !this._former.has(run.id);
+  }
+
+  /** Runs of now, and those that are known from when the notebook had another name. */
+  private _withFormer(runs: IRun[], known: IRun[]): IRun[] {
+    if (!this._former.size) {
+      return runs;
+    }
+    const ids = new Set(runs.map(run => run.id));
+    const former = known.filter(run => !this._isOfNow(run) && !ids.has(run.id));
+    return [...runs, ...former].sort((one, other) => other.created.localeCompare(one.created));
   }
 
   private _takeRefusals(error: unknown): void {
@@ -314,6 +433,13 @@ export class ServiceModel {
 
   private _onRunChanged(run: RunModel): void {
     this._note(run);
+    const isOver =
+      this._failure instanceof NotCancelled
+        ? run.hasEnded
+        : this._failure instanceof ConnectionError && run.phase !== 'lost' && !run.failure;
+    if (isOver) {
+      this._failure = null;
+    }
     this._changed.emit();
   }
 
@@ -367,6 +493,11 @@ export class ServiceModel {
   private readonly _refused = new Signal<this, void>(this);
   private _description: IDescription | null = null;
   private _values: Values = {};
+  private _draft: IDraft | null = null;
+  private _isIncomplete = false;
+  private _generation = 0;
+  /** Ids of runs from before the notebook was renamed. */
+  private readonly _former = new Set<string>();
   private _refusals: { readonly [name: string]: string[] } = {};
   private _failure: Error | null = null;
   private _activity: Activity = null;
@@ -386,3 +517,25 @@ function after(runs: IRun[], page: IRun[]): IRun[] {
 
 /** The notebook could not be saved, so it was not run. */
 export class NotSaved extends Error {}
+
+/** The run that was to be cancelled goes on. */
+export class NotCancelled extends Error {
+  constructor(readonly reason: Error) {
+    super(reason.message);
+  }
+}
+
+/** JSON, but no values by name. */
+export class NotAnObject extends Error {}
+
+/** Read values by name, or why they are none. */
+function read(text: string): { given: Values | null; problem: Error | null } {
+  try {
+    const given = text.trim() ? parse(text) : {};
+    return typeof given !== 'object' || given === null || Array.isArray(given)
+      ? { given: null, problem: new NotAnObject() }
+      : { given, problem: null };
+  } catch (error) {
+    return { given: null, problem: error as Error };
+  }
+}

@@ -8,6 +8,8 @@ export interface ICall {
   server: string;
   path: string;
   parameters: Values;
+  /** The kernel to use instead of the notebook's own. */
+  kernel?: string | null;
   /** The token itself; without it, the call reads `JUPYTER_TOKEN`. */
   token?: string;
 }
@@ -37,7 +39,10 @@ export function endpointCall(url: string, method: string): string {
 }
 
 function body(call: ICall): Json {
-  return Object.keys(call.parameters).length ? { parameters: call.parameters } : {};
+  return {
+    ...(Object.keys(call.parameters).length ? { parameters: call.parameters } : {}),
+    ...(call.kernel ? { kernel_name: call.kernel } : {})
+  };
 }
 
 function curl(call: ICall): string {
@@ -61,6 +66,9 @@ function command(call: ICall): string {
   const lines = ['jupyter nbexec run'];
   for (const [name, value] of Object.entries(call.parameters)) {
     lines.push(`  -p ${quote(name)} ${quote(argument(value))}`);
+  }
+  if (call.kernel) {
+    lines.push(`  --kernel ${quote(call.kernel)}`);
   }
   lines.push(`  --server ${quote(call.server)}`);
   lines.push(`  -- ${quote(call.path)}`);

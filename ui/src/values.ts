@@ -92,6 +92,12 @@ export function isNullable(schema: ISchema): boolean {
   return types(schema).includes('null');
 }
 
+/** Whether a text is what an input for dates can show. */
+export function isDate(text: string): boolean {
+  const time = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(text) : NaN;
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text);
+}
+
 /** Read what was typed as a number; text that is none stays text, for the server to refuse. */
 export function readNumber(text: string): Json | undefined {
   const trimmed = text.trim();

@@ -1,3 +1,4 @@
+import { ServerConnection } from '@jupyterlab/services';
 import { Signal } from '@lumino/signaling';
 import { CommandRegistry } from '@lumino/commands';
 import { Widget } from '@lumino/widgets';
@@ -123,6 +124,70 @@ describe('Host', () => {
     expect(notebook.isDirty).toBe(true);
     await notebook.save();
     expect(panel.context.saved).toBe(1);
+  });
+});
+
+describe('Host.saveAs', () => {
+  const dialog = () => document.querySelector('.jp-Dialog')!;
+  const shown = (text: string) => until(() => dialog()?.textContent!.includes(text));
+  const press = async (label: string) => {
+    const gone = dialog();
+    const buttons = Array.from(gone.querySelectorAll('button'));
+    buttons.find(button => button.textContent === label)!.click();
+    await until(() => !gone.isConnected);
+  };
+
+  it('saves under the name that is wanted, and replaces a file only if that is wanted, too', async () => {
+    const { host, app, opened } = played();
+    const missing = new ServerConnection.ResponseError(new Response(null, { status: 404 }));
+    let isThere = true;
+    (app.serviceManager.contents as any).get = async () => {
+      if (!isThere) {
+        throw missing;
+      }
+    };
+    const saved = host.saveAs('{}', 'dir/a.ipynb', '0e3b2f6c-1');
+    await shown('Save the executed notebook as');
+    const input = dialog().querySelector('input')!;
+    expect(input.value).toBe('dir/a-0e3b2f6c.ipynb');
+    input.value = 'there.ipynb';
+    await press('Save');
+    await shown('there.ipynb exists already, and would be lost.');
+    await press('Choose another name');
+    await shown('Save the executed notebook as');
+    expect(dialog().querySelector('input')!.value).toBe('there.ipynb');
+    expect(opened).toEqual([]);
+    await press('Save');
+    await shown('exists already');
+    await press('Replace');
+    expect(await saved).toBe('there.ipynb');
+    isThere = false;
+    const other = host.saveAs('{}', 'a.ipynb', '0e3b2f6c-1');
+    await shown('Save the executed notebook as');
+    await press('Save');
+    expect(await other).toBe('a-0e3b2f6c.ipynb');
+    expect(opened).toEqual(['saved there.ipynb', 'saved a-0e3b2f6c.ipynb']);
+  });
+
+  it('says why that was not possible, and ends where nobody wants it', async () => {
+    const { host, app } = played();
+    (app.serviceManager.contents as any).get = () => Promise.reject(new Error('no such drive'));
+    const saved = host.saveAs('{}', 'a.ipynb', '0e3b2f6c-1');
+    await shown('Save the executed notebook as');
+    await press('Save');
+    await shown('no such drive');
+    dialog().querySelector('button')!.click();
+    await shown('Save the executed notebook as');
+    await press('Cancel');
+    expect(await saved).toBeNull();
+  });
+
+  it('asks before a run is cancelled', async () => {
+    const { host } = played();
+    const asked = host.confirmCancel('a.ipynb');
+    await shown('Cancel this run?');
+    await press('Let it run');
+    expect(await asked).toBe(false);
   });
 });
 

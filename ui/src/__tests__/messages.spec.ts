@@ -1,7 +1,7 @@
 import { ApiError, ConnectionError } from '../api';
 import { ofFailure, ofRun, position } from '../messages';
 import { RunModel } from '../run';
-import { NotSaved } from '../service';
+import { NotCancelled, NotSaved } from '../service';
 import type { IRun } from '../tokens';
 import { aRun, ENDED, FakeServer, RUNNING, trans } from './fakes';
 
@@ -11,6 +11,13 @@ const CONTEXT = { path: 'a.ipynb', isOpen: true };
 it.each<[string, Error, RegExp, string[]]>([
   ['not saved', new NotSaved(), /could not be saved/, ['save']],
   ['no connection', new ConnectionError('x'), /cannot be reached/, ['refresh']],
+  [
+    'not cancelled, without a connection',
+    new NotCancelled(new ConnectionError('x')),
+    /was not cancelled, since/,
+    ['cancel']
+  ],
+  ['not cancelled', new NotCancelled(new Error('x')), /was not cancelled\./, ['cancel']],
   ['no server part', new ApiError(404, '', 'Not Found'), /server part .* not running/, ['refresh']],
   ['not allowed', new ApiError(403, 'forbidden', 'no'), /may not run notebooks/, []],
   [
@@ -42,19 +49,20 @@ it.each<[string, Partial<IRun>, RegExp, string[]]>([
     'a cell raised',
     failed('cell_error', { ename: 'KeyError', evalue: 'x\ny' }),
     /Cell 4 failed: KeyError/,
-    ['go-to-cell']
+    ['go-to-cell', 'run']
   ],
+  ['a cell failed without a name', failed('cell_error'), /^Cell 4 failed\.$/, ['go-to-cell', 'run']],
   ['input', failed('cell_error', { ename: 'StdinNotImplementedError' }), /asks for input/, ['go-to-cell']],
   [
     'timeout',
     failed('timeout'),
-    /Stopped after 2.00 s in cell 4/,
+    /^Stopped in cell 4: its time was up\.$/,
     ['go-to-cell', 'run-without-limit', 'settings']
   ],
   [
     'timeout before a cell',
     failed('timeout', { cell: null }),
-    /Stopped after 2.00 s\./,
+    /^Stopped: its time was up\.$/,
     ['run-without-limit', 'settings']
   ],
   ['kernel died', failed('kernel_died'), /kernel ended/, ['go-to-cell']],

@@ -6,7 +6,7 @@ import { fireEvent, waitFor, within } from '@testing-library/dom';
 import { LazyPanel } from '../lazy';
 import { PanelModel } from '../model';
 import { CommandIDs } from '../tokens';
-import type { IDescription } from '../tokens';
+import type { IDescription, ISchema, Json } from '../tokens';
 import { aDescription, aRun, ENDED, events, FakeServer, json, RUNNING, trans } from './fakes';
 
 const PATH = 'a b.ipynb';
@@ -26,6 +26,7 @@ class PlayedHost {
   copy = (text: string) => void this.done.push(text);
   download = (name: string) => void this.done.push(name);
   open = async (path: string) => void this.done.push(`open ${path}`);
+  confirmCancel = async (path: string) => this.done.push(`ask ${path}`) < 0;
   saveAs = async () => 'saved.ipynb';
   openSettings = () => void this.done.push('settings');
 }
@@ -60,6 +61,29 @@ async function mounted(server: FakeServer, values: Partial<IDescription> = {}) {
 afterEach(() => {
   document.body.replaceChildren();
 });
+
+const STRING = { type: 'string' };
+
+/** A notebook that declares parameters: of each the schema and the default. */
+function declared(given: { [name: string]: [ISchema, Json] }): Pick<IDescription, 'parameters' | 'schema'> {
+  const entries = Object.entries(given);
+  return {
+    parameters: entries.map(([name, [, value]]) => ({
+      name,
+      type: 'any',
+      default: value,
+      required: false,
+      description: ''
+    })),
+    schema: {
+      type: 'object',
+      properties: Object.fromEntries(
+        entries.map(([name, [schema, value]]) => [name, { ...schema, default: value }])
+      ),
+      additionalProperties: false
+    }
+  };
+}
 
 describe('the panel', () => {
   it('makes a form, marks what is changed, and runs it', async () => {
@@ -119,6 +143,95 @@ describe('the panel', () => {
     await ui.findByText('is required');
     await waitFor(() => expect(document.activeElement).toBe(field));
     expect(field.getAttribute('aria-invalid')).toBe('true');
+    expect(ui.getByText('Some values were refused.').parentElement!.textContent).toBe(
+      'Some values were refused.'
+    );
+  });
+
+  it('says what is wrong with the item of a list, and with what no field shows', async () => {
+    const errors = [
+      { parameter: 'tags', message: 'at [1]: must be a string, not 5' },
+      { parameter: 'other', message: 'is not a parameter' }
+    ];
+    const server = new FakeServer().on(
+      /^POST/,
+      json({ message: 'x', code: 'invalid_parameter', errors }, 400)
+    );
+    const { ui } = await mounted(server, declared({ tags: [{ type: 'array', items: STRING }, ['a', 'b']] }));
+    const first = await ui.findByLabelText('tags, item 1');
+    fireEvent.click(ui.getByRole('button', { name: 'Run' }));
+    await ui.findByText(errors[0].message);
+    expect(ui.getByText('other: is not a parameter')).toBeTruthy();
+    const second = ui.getByLabelText('tags, item 2');
+    await waitFor(() => expect(document.activeElement).toBe(second));
+    expect([first, second].map(item => item.getAttribute('aria-invalid'))).toEqual([null, 'true']);
+  });
+
+  it('keeps every line of a text, and the kind of their ends', async () => {
+    const { ui, model } = await mounted(
+      new FakeServer(),
+      declared({ note: [STRING, 'one\r\ntwo'], word: [STRING, 'x'], any: [{}, 'a\nb'] })
+    );
+    const note = (await ui.findByLabelText('note')) as HTMLTextAreaElement;
+    expect(note.rows).toBe(2);
+    fireEvent.change(note, { target: { value: 'one\ntwo!' } });
+    expect(model.current!.values.note).toBe('one\r\ntwo!');
+    fireEvent.change(ui.getByLabelText('any'), { target: { value: 'a\nb\nc' } });
+    expect(model.current!.values.any).toBe('a\nb\nc');
+    // `false`: what the key would do is not done.
+    const word = ui.getByLabelText('word');
+    expect(fireEvent.keyDown(word, { key: 'Enter' })).toBe(false);
+    expect(fireEvent.keyDown(word, { key: 'Enter', shiftKey: true })).toBe(true);
+    expect(fireEvent.keyDown(note, { key: 'Enter' })).toBe(true);
+  });
+
+  it('shows what it does not know as that, and sends nothing for it', async () => {
+    const sources = { since: 'date.today()', flag: 'not DEBUG', tags: 'list(TAGS)', who: 'me()' };
+    const { parameters, schema } = declared({
+      n: [{ type: 'integer' }, 1],
+      since: [{ type: 'string', format: 'date' }, null],
+      flag: [{ type: 'boolean' }, null],
+      tags: [{ type: 'array', items: STRING }, null],
+      who: [STRING, null]
+    });
+    const { ui, model } = await mounted(new FakeServer(), {
+      parameters: parameters.map(each => ({ ...each, default_source: (sources as any)[each.name] })),
+      schema
+    });
+    const flag = (await ui.findByLabelText('flag')) as HTMLInputElement;
+    expect(flag.indeterminate).toBe(true);
+    for (const name of ['since', 'flag', 'tags'] as const) {
+      expect(ui.getByText(`default: ${sources[name]}`)).toBeTruthy();
+    }
+    expect(ui.getByPlaceholderText('me()')).toBeTruthy();
+    fireEvent.change(ui.getByLabelText('n'), { target: { value: '2' } });
+    expect(model.current!.given).toEqual({ n: 2 });
+  });
+
+  it('shows values that are not of the kind of their field as they are', async () => {
+    const { ui, model, place } = await mounted(
+      new FakeServer(),
+      declared({
+        day: [{ type: 'string', format: 'date' }, '2026-01-01'],
+        word: [STRING, 'x'],
+        maybe: [{ type: ['string', 'null'] }, 'x'],
+        pick: [{ enum: ['a'] }, 'a'],
+        nums: [{ type: 'array', items: { type: 'integer' } }, [1]]
+      })
+    );
+    await ui.findByLabelText('day');
+    model.current!.setValues({ day: 'tomorrow', word: { a: 1 }, maybe: '', pick: [1], nums: [1] });
+    await waitFor(() => expect((ui.getByLabelText(/^day/) as HTMLInputElement).value).toBe('tomorrow'));
+    expect((ui.getByLabelText(/^word/) as HTMLInputElement).value).toBe('{"a":1}');
+    expect((ui.getByLabelText(/^maybe/) as HTMLInputElement).placeholder).toBe('""');
+    expect((ui.getByLabelText(/^pick/) as HTMLSelectElement).selectedOptions[0].text).toBe('[1]');
+    fireEvent.click(ui.getByRole('button', { name: 'Add to nums' }));
+    const added = (await ui.findByLabelText('nums, item 2')) as HTMLInputElement;
+    expect([added.value, (model.current!.values.nums as any)[1]]).toEqual(['', '']);
+    await waitFor(() => expect(document.activeElement).toBe(added));
+    fireEvent.click(ui.getByRole('button', { name: 'Remove item 2' }));
+    await waitFor(() => expect(document.activeElement!.getAttribute('aria-label')).toBe('Add to nums'));
+    expect(place.node.textContent).not.toContain('[object');
   });
 
   it('puts the focus into the form of the notebook that is shown, not of the one before', async () => {
@@ -128,7 +241,7 @@ describe('the panel', () => {
     await ui.findByLabelText(/^who/);
     model.show('other.ipynb', null);
     panel.focusFirst();
-    await waitFor(() => expect(document.activeElement?.id).toBe('nbexec_n'));
+    await waitFor(() => expect(document.activeElement?.id).toBe('nbexec:n'));
     const form = place.node.querySelector<HTMLElement>('.jp-NbExec-parameters')!;
     expect(form.dataset.path).toBe('other.ipynb');
     expect(form.contains(document.activeElement)).toBe(true);
@@ -150,6 +263,75 @@ describe('the panel', () => {
     expect(field.value).toBe('12345678901234567890');
     fireEvent.click(ui.getByRole('button', { name: 'Reset' }));
     await waitFor(() => expect(field.value).toBe('1'));
+  });
+
+  it('runs nothing else than the JSON that is seen', async () => {
+    const errors = [{ parameter: 'n', message: 'must be an integer' }];
+    const server = new FakeServer().on(
+      /^POST/,
+      json({ message: 'x', code: 'invalid_parameter', errors }, 400)
+    );
+    const { ui, model } = await mounted(server);
+    const posts = () => server.asked.filter(({ method }) => method === 'POST').length;
+    await ui.findByLabelText(/^who/);
+    fireEvent.click(ui.getByRole('button', { name: 'JSON' }));
+    const text = (await ui.findByLabelText(/as JSON/)) as HTMLTextAreaElement;
+    const run = ui.getByRole('button', { name: 'Run' });
+    fireEvent.change(text, { target: { value: '{"n": "x"}' } });
+    fireEvent.click(run);
+    await ui.findByText('n: must be an integer');
+    await waitFor(() => expect(document.activeElement).toBe(text));
+    fireEvent.change(text, { target: { value: '{"n": ' } });
+    await waitFor(() => expect(run.getAttribute('aria-disabled')).toBe('true'));
+    run.focus();
+    fireEvent.click(run);
+    await waitFor(() => expect(document.activeElement).toBe(text));
+    fireEvent.click(ui.getByRole('button', { name: 'Form' }));
+    expect(text.isConnected && text.value).toBe('{"n": ');
+    expect(posts()).toBe(1);
+    fireEvent.click(ui.getByRole('button', { name: 'Reset' }));
+    await waitFor(() => expect(text.value).toBe('{}'));
+    model.current!.takeValues(aRun({ parameters: { n: 7 } }));
+    await waitFor(() => expect(JSON.parse(text.value)).toEqual({ n: 7 }));
+  });
+
+  it('keeps the focus on a button that cannot be pressed for the moment', async () => {
+    const server = new FakeServer()
+      .on(/^POST/, json(aRun(), 202))
+      .on(/events$/, () => new Promise(() => undefined));
+    const { ui } = await mounted(server);
+    const run = ui.getByRole('button', { name: 'Run' });
+    await waitFor(() => expect(run.hasAttribute('aria-disabled')).toBe(false));
+    run.focus();
+    fireEvent.click(run);
+    await waitFor(() => expect(run.getAttribute('aria-disabled')).toBe('true'));
+    expect(document.activeElement).toBe(run);
+    fireEvent.click(run);
+    expect(server.asked.filter(({ method }) => method === 'POST')).toHaveLength(1);
+  });
+
+  it('asks before a run is deleted that is under way, where that is wanted', async () => {
+    const server = new FakeServer()
+      .on(/^GET \/runs\?/, json({ runs: [aRun(RUNNING)], cursor: null }))
+      .on(/events$/, () => new Promise(() => undefined));
+    const { ui, model, host } = await mounted(server);
+    model.settings = { ...model.settings, confirmCancel: true };
+    const more = await ui.findByRole('button', { name: /^More about/ });
+    // Upwards from the first of the menu: to delete it, and to cancel it.
+    for (const steps of [1, 2]) {
+      const count = host.done.length;
+      more.focus();
+      fireEvent.click(more);
+      const menu = await waitFor(() => document.querySelector('.lm-Menu')!);
+      for (let step = 0; step < steps; step += 1) {
+        fireEvent.keyDown(menu, { keyCode: 38 });
+      }
+      fireEvent.keyDown(menu, { keyCode: 13 });
+      await waitFor(() => expect(host.done).toHaveLength(count + 1));
+      await waitFor(() => expect(document.activeElement).toBe(more));
+    }
+    expect(host.done).toEqual([`ask ${PATH}`, `ask ${PATH}`]);
+    expect(server.asked.filter(({ method }) => method !== 'GET')).toEqual([]);
   });
 
   it('has a field for every kind of parameter', async () => {
@@ -207,9 +389,21 @@ describe('the panel', () => {
     fireEvent.click(await ui.findByRole('button', { name: 'Make the selected cell the parameters cell' }));
     expect(host.done).toEqual(['tag']);
     fireEvent.click(ui.getByRole('button', { name: 'Add a value' }));
-    fireEvent.change(await ui.findByLabelText('Name 1'), { target: { value: 'x' } });
+    const name = await ui.findByLabelText('Name 1');
+    await waitFor(() => expect(document.activeElement).toBe(name));
+    fireEvent.change(name, { target: { value: 'x' } });
     fireEvent.change(ui.getByLabelText('Value 1'), { target: { value: '[1]' } });
     expect(model.current!.values).toEqual({ x: [1] });
+    fireEvent.click(ui.getByRole('button', { name: 'Add a value' }));
+    fireEvent.change(await ui.findByLabelText('Value 2'), { target: { value: '2' } });
+    await ui.findByText('Give it a name.');
+    expect(model.current!.isUnreadable).toBe(true);
+    const second = ui.getByLabelText('Name 2');
+    fireEvent.change(second, { target: { value: 'x' } });
+    await ui.findByText('This name is given twice.');
+    expect(second.getAttribute('aria-invalid')).toBe('true');
+    fireEvent.click(ui.getByRole('button', { name: 'Remove value 2' }));
+    await waitFor(() => expect(model.current!.isUnreadable).toBe(false));
     host.parametersCell = true;
     model.touch(PATH);
     await ui.findByText(/cannot be read: give values by name/);
@@ -223,9 +417,11 @@ describe('the panel', () => {
     });
     const select = await ui.findByLabelText('Kernel');
     expect(ui.getByText('The kernel gone is not installed here.')).toBeTruthy();
-    expect((ui.getByRole('button', { name: 'Run' }) as HTMLButtonElement).disabled).toBe(true);
+    const run = ui.getByRole('button', { name: 'Run' });
+    expect(run.getAttribute('aria-disabled')).toBe('true');
     fireEvent.change(select, { target: { value: 'ir' } });
     expect(model.current!.kernelName).toBe('ir');
+    await waitFor(() => expect(run.hasAttribute('aria-disabled')).toBe(false));
   });
 
   it('lists the cells that can be called', async () => {

@@ -1,5 +1,5 @@
 import { ApiError } from '../api';
-import { NotSaved, ServiceModel } from '../service';
+import { NotAnObject, NotCancelled, NotSaved, ServiceModel } from '../service';
 import type { ISettings } from '../tokens';
 import { DEFAULT_SETTINGS } from '../tokens';
 import { aDescription, aRun, ENDED, events, FakeServer, json, RUNNING, until } from './fakes';
@@ -88,6 +88,9 @@ describe('ServiceModel', () => {
     model.setValues({ ...model.values, n: 5 });
     expect(model.refusals).toEqual({ who: ['is required'] });
     expect(model.failure).toBeInstanceOf(ApiError);
+    model.setValues({ ...model.values, who: 'me' });
+    expect(model.failure).toBeNull();
+    await model.start();
     model.dismiss();
     expect(model.failure).toBeNull();
   });
@@ -175,6 +178,113 @@ describe('ServiceModel', () => {
     model.rename('c.ipynb');
     await until(() => model.description?.path === 'c.ipynb');
     model.dispose();
+  });
+
+  it('uses a kernel that was chosen as long as the notebook has none', async () => {
+    const none = { name: 'gone', language: null, available: false };
+    const server = aServer().on(/^GET \/a%20b/, json(aDescription({ kernel: none })));
+    const model = served(server);
+    await model.refresh();
+    model.kernelName = 'ir';
+    await model.describe();
+    expect(model.kernelName).toBe('ir');
+    server.on(/^GET \/a%20b/, json(aDescription()));
+    await model.describe();
+    expect(model.kernelName).toBeNull();
+  });
+
+  it('has values typed as JSON, and runs only what can be read', async () => {
+    const server = aServer();
+    const model = served(server);
+    await model.refresh();
+    let refused = 0;
+    model.refused.connect(() => refused++);
+    model.setValues({ n: 1, who: 'me' });
+    model.setRaw(true);
+    expect(model.draft!.text).toBe('{\n  "who": "me"\n}');
+    model.setDraft('{"n": 12345678901234567890, "other": 1}');
+    expect(model.values).toEqual({ n: 12345678901234567890n, other: 1 });
+    model.setDraft('[1]');
+    expect(model.draft!.problem).toBeInstanceOf(NotAnObject);
+    expect(model.isUnreadable).toBe(true);
+    expect(await model.start()).toBe(false);
+    model.setRaw(false);
+    expect(model.draft!.text).toBe('[1]');
+    expect(refused).toBe(2);
+    expect(server.asked.some(({ method }) => method === 'POST')).toBe(false);
+    model.reset();
+    expect(model.draft).toEqual({ text: '{}', problem: null });
+    // What is seen counts, whatever has become of the notebook.
+    model.setDraft('{"n": 1}');
+    const [n, who] = aDescription().parameters;
+    server.on(/^GET \/a%20b/, json(aDescription({ parameters: [{ ...n, default: 2 }, who] })));
+    await model.describe();
+    expect(model.given).toEqual({ n: 1 });
+    model.setRaw(false);
+    expect(model.draft).toBeNull();
+    model.isIncomplete = true;
+    expect(await model.start()).toBe(false);
+  });
+
+  it('tells that a run was not cancelled, until it has ended; of the connection, until it is back', async () => {
+    let release: (answer: Response) => void = () => undefined;
+    const server = aServer()
+      .on(/cancel$/, new TypeError('Failed to fetch'))
+      .on(/events$/, () => new Promise<Response>(resolve => (release = resolve)));
+    const model = served(server);
+    await model.start();
+    await model.cancel();
+    expect(model.failure).toBeInstanceOf(NotCancelled);
+    model.run!.apply({ id: 1, type: 'status', data: aRun(RUNNING) });
+    expect(model.failure).toBeInstanceOf(NotCancelled);
+    server.on(/^GET \/a%20b/, new TypeError('Failed to fetch'));
+    await model.describe();
+    expect(model.failure).not.toBeInstanceOf(NotCancelled);
+    model.run!.apply({ id: 2, type: 'status', data: aRun(RUNNING) });
+    expect(model.failure).toBeNull();
+    await model.cancel();
+    release(events({ type: 'end', data: aRun(ENDED) } as any));
+    await until(() => model.run!.hasEnded);
+    expect(model.failure).toBeNull();
+  });
+
+  it('asks nothing more of a run that it deletes, and goes on with it where that fails', async () => {
+    const server = aServer()
+      .on(/^DELETE/, json({ message: 'No.', code: '' }, 403))
+      .on(/events$/, () => new Promise(() => undefined));
+    const model = served(server);
+    await model.start();
+    const first = model.run!;
+    await model.delete(first.run);
+    expect(model.failure).toBeInstanceOf(ApiError);
+    expect(model.run!.id).toBe(first.id);
+    expect(model.run).not.toBe(first);
+    server.on(/^DELETE/, new Response(null, { status: 204 }));
+    await model.delete(first.run);
+    expect(model.run).toBeNull();
+    expect(server.asked.some(({ method }) => method === 'HEAD')).toBe(false);
+  });
+
+  it('cancels a run that is not shown', async () => {
+    const server = aServer();
+    const model = served(server);
+    await model.cancel(aRun({ ...RUNNING, id: 'other' }));
+    expect(server.asked.map(({ url }) => url)).toEqual(['/runs/other/cancel']);
+  });
+
+  it('keeps the runs that it knows when the notebook is renamed', async () => {
+    const old = aRun({ ...ENDED, id: 'old' });
+    const server = aServer().on(/^GET \/runs\?/, json({ runs: [old], cursor: null }));
+    const model = served(server);
+    await model.refresh();
+    const fresh = aRun({ ...ENDED, id: 'new', created: '2026-11-20T11:00:00.000Z', path: 'c.ipynb' });
+    server
+      .on(/^GET \/c/, json(aDescription({ path: 'c.ipynb' })))
+      .on(/^GET \/runs\?/, json({ runs: [fresh], cursor: null }));
+    model.rename('c.ipynb');
+    await until(() => model.history!.length === 2);
+    await model.loadHistory();
+    expect(model.history!.map(run => run.id)).toEqual(['new', 'old']);
   });
 
   it('keeps why a request has failed', async () => {

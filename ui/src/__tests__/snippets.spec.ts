@@ -41,6 +41,12 @@ it.each(Object.keys(RUNNERS))('%s sends values as they are', async kind => {
   await run(program, [...args, SNIPPETS[kind].write(call)], environment);
   expect(got.auth).toBe('token tok');
   expect(got.text).toBe(stringify({ parameters: PARAMETERS }));
+  await run(
+    program,
+    [...args, SNIPPETS[kind].write({ ...call, parameters: {}, kernel: "it's R" })],
+    environment
+  );
+  expect(got.text).toBe(stringify({ kernel_name: "it's R" }));
   await run(program, [...args, SNIPPETS[kind].write({ ...call, token: "it's $HOME" })], environment);
   expect(got.auth).toBe("token it's $HOME");
   server.close();
@@ -54,7 +60,7 @@ it.each(Object.keys(SNIPPETS))('%s holds the token only where that is wanted', k
 
 it('gives the command line strings that it takes for strings', () => {
   const parameters = { word: 'EU west', yes: 'true', number: '5', dash: '-x', real: 5 };
-  const call = { url: '', server: 'http://h/', path: 'a.ipynb', parameters };
+  const call = { url: '', server: 'http://h/', path: 'a.ipynb', parameters, kernel: 'ir' };
   const text = SNIPPETS['jupyter nbexec'].write(call);
   for (const line of [
     "-p word 'EU west'",
@@ -62,6 +68,7 @@ it('gives the command line strings that it takes for strings', () => {
     `-p number '"5"'`,
     `-p dash '"-x"'`,
     '-p real 5',
+    '--kernel ir',
     '-- a.ipynb'
   ]) {
     expect(text).toContain(line);

@@ -63,6 +63,15 @@ describe('values', () => {
     expect(values.readNumber(text)).toBe(number);
   });
 
+  it.each([
+    ['2026-01-02', true],
+    ['2026-02-30', false],
+    ['tomorrow', false],
+    ['', false]
+  ])('knows the date %j', (text, isDate) => {
+    expect(values.isDate(text)).toBe(isDate);
+  });
+
   it.each(['EU', '12', 'null', '{"a": [1, 2]}', '"quoted"', ' space ', '{broken'])('reads back %j', text => {
     expect(values.readAny(values.writeAny(text))).toBe(text);
     expect(values.readAny(values.writeAny({ a: text }))).toEqual({ a: text });

@@ -16,8 +16,9 @@ export function IconButton(props: {
       aria-label={props.label}
       aria-haspopup={props.hasMenu ? 'menu' : undefined}
       title={props.label}
-      disabled={props.isDisabled}
-      onClick={props.onClick}
+      // It keeps the focus, should it have it.
+      aria-disabled={props.isDisabled || undefined}
+      onClick={event => !props.isDisabled && props.onClick(event)}
     >
       <props.icon.react tag="span" />
     </button>

@@ -11,9 +11,21 @@ import type {
   WidgetProps
 } from '@rjsf/utils';
 import React from 'react';
+import { equal } from '../json';
 import type { ISchema, Json, Values } from '../tokens';
-import { boundWords, choices, editor, isNullable, readAny, readNumber, typeWords, writeAny } from '../values';
+import {
+  boundWords,
+  choices,
+  editor,
+  isDate,
+  isNullable,
+  readAny,
+  readNumber,
+  typeWords,
+  writeAny
+} from '../values';
 import { IconButton } from './button';
+import { Text } from './text';
 
 export interface IParametersFormProps {
   schema: ISchema;
@@ -46,6 +58,10 @@ export function ParametersForm(props: IParametersFormProps): JSX.Element {
       noValidate
       noHtml5Validate
       idPrefix="nbexec"
+      // No name of a parameter holds it: no two fields have the same id.
+      idSeparator=":"
+      // What is not known stays so: a list is not made empty.
+      experimental_defaultFormStateBehavior={{ emptyObjectFields: 'skipEmptyDefaults' }}
       tagName="div"
       templates={TEMPLATES as any}
       widgets={WIDGETS}
@@ -67,8 +83,12 @@ export function layOut(
     const { field, ui } = layOutField(property);
     properties[name] = { ...field, title: name };
     const bounds = boundWords(property);
-    const words = [property.description, bounds].filter(Boolean).join(' · ');
-    const placeholder = sources[name] || (isNullable(property) ? 'null' : undefined);
+    const source = sources[name];
+    const placeholder = source || (isNullable(property) ? 'null' : undefined);
+    // Where nothing can be typed, there is no place for it inside of the field.
+    const isTyped = ['number', 'text', 'json'].includes(editor(property));
+    const own = source && !isTyped ? trans.__('default: %1', source) : '';
+    const words = [property.description, bounds, own].filter(Boolean).join(' · ');
     uiSchema[name] = {
       ...ui,
       'ui:title': name,
@@ -88,8 +108,13 @@ function layOutField(schema: ISchema): { field: RJSFSchema; ui: UiSchema } {
       return { field: { type: 'boolean' }, ui: {} };
     case 'number':
       return { field: { type: 'number' }, ui: { 'ui:field': 'nbexecNumber', 'ui:emptyValue': empty } };
-    case 'text':
-      return { field: { type: 'string' }, ui: { 'ui:emptyValue': empty === null ? null : '' } };
+    case 'text': {
+      const isLong = typeof schema.default === 'string' && schema.default.includes('\n');
+      return {
+        field: { type: 'string' },
+        ui: { 'ui:emptyValue': empty === null ? null : '', 'ui:options': { isLong } }
+      };
+    }
     case 'date':
       return {
         field: { type: 'string' },
@@ -97,10 +122,24 @@ function layOutField(schema: ISchema): { field: RJSFSchema; ui: UiSchema } {
       };
     case 'list': {
       const { field, ui } = layOutField(schema.items!);
-      return { field: { type: 'array', items: field }, ui: { items: ui } };
+      const blank = blankItem(schema.items!);
+      const items = { ...field, default: blank as any };
+      return { field: { type: 'array', items }, ui: { items: { ...ui, 'ui:emptyValue': '' } } };
     }
     default:
       return { field: {}, ui: { 'ui:field': 'nbexecJson', 'ui:emptyValue': empty } };
+  }
+}
+
+/** What a new item of a list is, and is shown as: never a null that nobody sees. */
+function blankItem(schema: ISchema): Json {
+  switch (editor(schema)) {
+    case 'choice':
+      return choices(schema)![0];
+    case 'check':
+      return false;
+    default:
+      return '';
   }
 }
 
@@ -112,24 +151,29 @@ function jsonHint(schema: ISchema, trans: TranslationBundle): string {
 // JupyterLab's own templates draw labels as `div`: no input would have a name for a screen reader.
 
 function FieldTemplate(props: FieldTemplateProps): JSX.Element {
-  const { id, label, formContext, trans } = { ...props, trans: props.formContext.trans as TranslationBundle };
-  const { changed, refusals } = formContext as IContext;
-  if (props.hidden || id === 'nbexec') {
+  const { id, label } = props;
+  const { changed, refusals, trans } = props.formContext as IContext;
+  const { name, index } = placeOf(id);
+  if (props.hidden || name === undefined) {
     return <>{props.children}</>;
   }
-  const isTopLevel = id === `nbexec_${label}`;
+  const isItem = index !== null;
   const isGroup = props.schema.type === 'array';
-  const problems = isTopLevel ? (refusals[label] ?? []) : [];
-  const isChanged = isTopLevel && changed.has(label);
-  const isItem = !isTopLevel;
+  const problems = isItem ? [] : (refusals[name] ?? []);
+  const isChanged = !isItem && changed.has(name);
   return (
     <div
       className={`jp-NbExec-field${isChanged ? ' jp-mod-changed' : ''}${problems.length ? ' jp-mod-refused' : ''}${
         isItem ? ' jp-mod-item' : ''
       }`}
     >
-      {!isGroup && (
-        <label htmlFor={id} className={isItem ? 'jp-NbExec-hidden' : ''}>
+      {isItem && (
+        <label htmlFor={id} className="jp-NbExec-hidden">
+          {trans.__('%1, item %2', name, index + 1)}
+        </label>
+      )}
+      {!isItem && !isGroup && (
+        <label htmlFor={id} title={label}>
           {label}
           {props.required && <span title={trans.__('required')}> *</span>}
           {isChanged && <span className="jp-NbExec-hidden"> ({trans.__('changed')})</span>}
@@ -142,11 +186,13 @@ function FieldTemplate(props: FieldTemplateProps): JSX.Element {
             {props.rawDescription}
           </div>
         )}
-        {problems.map(problem => (
-          <div key={problem} className="jp-NbExec-refusal" id={`${id}__error`} role="alert">
-            {problem}
+        {problems.length > 0 && (
+          <div className="jp-NbExec-refusal" id={`${id}__error`} role="alert">
+            {problems.map(problem => (
+              <div key={problem}>{problem}</div>
+            ))}
           </div>
-        ))}
+        )}
       </div>
     </div>
   );
@@ -154,13 +200,29 @@ function FieldTemplate(props: FieldTemplateProps): JSX.Element {
 
 function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
   const { trans, changed } = props.formContext as IContext;
+  const { items, title } = props;
+  const node = React.useRef<HTMLFieldSetElement>(null);
+  const count = React.useRef(items.length);
+  // The focus goes to what was added; it does not go away with what was removed.
+  React.useEffect(() => {
+    const inputs = node.current!.querySelectorAll<HTMLElement>(
+      '.jp-NbExec-input > *, .jp-NbExec-input select'
+    );
+    const isOurs = node.current!.contains(document.activeElement) || document.activeElement === document.body;
+    if (isOurs && items.length > count.current) {
+      inputs[inputs.length - 1]?.focus();
+    } else if (isOurs && items.length < count.current) {
+      node.current!.querySelector<HTMLElement>(':scope > .jp-NbExec-iconButton')?.focus();
+    }
+    count.current = items.length;
+  }, [items.length]);
   return (
-    <fieldset className={`jp-NbExec-list${changed.has(props.title) ? ' jp-mod-changed' : ''}`}>
-      <legend>
-        {props.title}
+    <fieldset ref={node} className={`jp-NbExec-list${changed.has(title) ? ' jp-mod-changed' : ''}`}>
+      <legend title={title}>
+        {title}
         {props.required && <span title={trans.__('required')}> *</span>}
       </legend>
-      {props.items.map(item => (
+      {items.map(item => (
         <div key={item.key} className="jp-NbExec-item">
           {item.children}
           <IconButton
@@ -183,7 +245,7 @@ function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
         </div>
       ))}
       {props.canAdd && (
-        <IconButton icon={addIcon} label={trans.__('Add to %1', props.title)} onClick={props.onAddClick} />
+        <IconButton icon={addIcon} label={trans.__('Add to %1', title)} onClick={props.onAddClick} />
       )}
     </fieldset>
   );
@@ -193,28 +255,61 @@ function ObjectFieldTemplate(props: ObjectFieldTemplateProps): JSX.Element {
   return <>{props.properties.map(property => property.content)}</>;
 }
 
+/** Which parameter a field is of, and which item of it. */
+function placeOf(id: string): { name: string | undefined; index: number | null } {
+  const [, name, item] = id.split(':');
+  return { name, index: item === undefined ? null : Number(item) };
+}
+
+/** Whether the server has refused what is in a field. */
+function isRefused(id: string, refusals: IContext['refusals']): boolean {
+  const { name, index } = placeOf(id);
+  const problems = (name && refusals[name]) || [];
+  if (index === null) {
+    return problems.length > 0;
+  }
+  // `at [2]: must be …` is about an item; what names none is about all.
+  const places = problems.map(problem => /^at \[(\d+)\]/.exec(problem)?.[1]);
+  return places.some(place => place === undefined || Number(place) === index);
+}
+
 /** Attributes by which an input is known and described. */
-function described(id: string, context: unknown): React.InputHTMLAttributes<HTMLElement> {
-  const name = id.replace(/^nbexec_/, '');
-  const isRefused = name in ((context as IContext).refusals ?? {});
+function described(id: string, context: unknown): React.AriaAttributes & { id: string } {
+  const { name } = placeOf(id);
   return {
     id,
-    className: 'jp-mod-styled',
-    'aria-invalid': isRefused || undefined,
-    'aria-describedby': `${id}__description ${id}__error`
+    'aria-invalid': isRefused(id, (context as IContext).refusals) || undefined,
+    'aria-describedby': `nbexec:${name}__description nbexec:${name}__error`
   };
 }
 
 function BaseInputTemplate(props: WidgetProps): JSX.Element {
   const { id, value, options, placeholder, required, onChange, formContext } = props;
+  const text = typeof value === 'string' ? value : writeAny(value ?? undefined);
+  const take = (typed: string) => onChange(typed === '' ? options.emptyValue : typed);
+  // What is no date would not be shown by an input for dates.
+  if (options.inputType === 'date' && (!text || isDate(text))) {
+    return (
+      <input
+        {...described(id, formContext)}
+        className="jp-mod-styled"
+        type="date"
+        value={text}
+        required={required}
+        onChange={event => take(event.target.value)}
+      />
+    );
+  }
   return (
-    <input
+    <Text
       {...described(id, formContext)}
-      type={options.inputType ?? 'text'}
-      value={value ?? ''}
-      placeholder={placeholder}
+      value={text}
+      isLong={options.isLong === true}
+      // An empty text is another value than none.
+      placeholder={value === '' && options.emptyValue === null ? '""' : placeholder}
       required={required}
-      onChange={event => onChange(event.target.value === '' ? options.emptyValue : event.target.value)}
+      onChange={take}
+      trans={(formContext as IContext).trans}
     />
   );
 }
@@ -224,7 +319,13 @@ function CheckboxWidget(props: WidgetProps): JSX.Element {
   return (
     <input
       {...described(id, formContext)}
+      className="jp-mod-styled"
       type="checkbox"
+      ref={node => {
+        if (node) {
+          node.indeterminate = typeof value !== 'boolean';
+        }
+      }}
       checked={value === true}
       onChange={event => onChange(event.target.checked)}
     />
@@ -234,15 +335,16 @@ function CheckboxWidget(props: WidgetProps): JSX.Element {
 function SelectWidget(props: WidgetProps): JSX.Element {
   const { id, value, options, onChange, formContext } = props;
   const offered = options.enumOptions ?? [];
-  const chosen = offered.findIndex(option => option.value === value);
+  const chosen = offered.findIndex(option => equal(option.value, value));
   return (
     <div className="jp-select-wrapper">
       <select
         {...described(id, formContext)}
+        className="jp-mod-styled"
         value={chosen}
         onChange={event => onChange(offered[Number(event.target.value)]?.value)}
       >
-        {chosen < 0 && <option value={-1}></option>}
+        {chosen < 0 && <option value={-1}>{writeAny(value)}</option>}
         {offered.map((option, index) => (
           <option key={index} value={index}>
             {writeAny(option.value)}
@@ -255,35 +357,34 @@ function SelectWidget(props: WidgetProps): JSX.Element {
 
 /** An input whose text is kept while it is edited, though it may stand for the same value as another. */
 function TextOf(
-  props: Pick<FieldProps, 'formData' | 'uiSchema' | 'idSchema' | 'formContext' | 'required' | 'onChange'> & {
-    read: (text: string) => Json | undefined;
-    inputMode?: 'decimal';
-  }
+  props: FieldProps & { isNumber?: boolean; read: (text: string) => Json | undefined }
 ): JSX.Element {
-  const { formData, uiSchema, idSchema, formContext, read } = props;
+  const { formData, uiSchema, idSchema, formContext, required, isNumber, read } = props;
   const [text, setText] = React.useState(writeAny(formData));
-  const shown = same(read(text), formData, uiSchema?.['ui:emptyValue'])
+  const value = same(read(text), formData, uiSchema?.['ui:emptyValue'])
     ? text
     : shownValue(formData, uiSchema);
-  return (
+  const onChange = (typed: string) => {
+    setText(typed);
+    props.onChange(read(typed) ?? uiSchema?.['ui:emptyValue']);
+  };
+  const placeholder = uiSchema?.['ui:placeholder'];
+  const given = { ...described(idSchema.$id, formContext), value, placeholder, required, spellCheck: false };
+  return isNumber ? (
     <input
-      {...described(idSchema.$id, formContext)}
+      {...given}
+      className="jp-mod-styled"
       type="text"
-      inputMode={props.inputMode}
-      spellCheck={false}
-      value={shown}
-      required={props.required}
-      placeholder={uiSchema?.['ui:placeholder']}
-      onChange={event => {
-        setText(event.target.value);
-        props.onChange(read(event.target.value) ?? uiSchema?.['ui:emptyValue']);
-      }}
+      inputMode="decimal"
+      onChange={event => onChange(event.target.value)}
     />
+  ) : (
+    <Text {...given} onChange={onChange} trans={(formContext as IContext).trans} />
   );
 }
 
 function shownValue(value: Json | undefined, uiSchema: UiSchema | undefined): string {
-  return value === null && uiSchema?.['ui:emptyValue'] === null ? '' : writeAny(value);
+  return value !== undefined && value === uiSchema?.['ui:emptyValue'] ? '' : writeAny(value);
 }
 
 function same(read: Json | undefined, value: Json | undefined, empty: Json | undefined): boolean {
@@ -291,14 +392,11 @@ function same(read: Json | undefined, value: Json | undefined, empty: Json | und
 }
 
 function NumberField(props: FieldProps): JSX.Element {
-  const { formData, uiSchema, idSchema, formContext, required, onChange } = props;
-  const given = { formData, uiSchema, idSchema, formContext, required, onChange };
-  return <TextOf {...given} read={readNumber} inputMode="decimal" />;
+  return <TextOf {...props} read={readNumber} isNumber />;
 }
 
 function JsonField(props: FieldProps): JSX.Element {
-  const { formData, uiSchema, idSchema, formContext, required, onChange } = props;
-  return <TextOf {...{ formData, uiSchema, idSchema, formContext, required, onChange }} read={readAny} />;
+  return <TextOf {...props} read={readAny} />;
 }
 
 const TEMPLATES = { FieldTemplate, ArrayFieldTemplate, ObjectFieldTemplate, BaseInputTemplate };

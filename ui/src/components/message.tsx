@@ -47,6 +47,8 @@ function label(action: ActionId, trans: TranslationBundle): string {
       return trans.__('Run again');
     case 'run-without-limit':
       return trans.__("Run with the server's own limit");
+    case 'cancel':
+      return trans.__('Cancel the run');
     case 'save':
       return trans.__('Save the notebook');
     case 'go-to-cell':

@@ -1,9 +1,10 @@
 import { runIcon, stopIcon } from '@jupyterlab/ui-components';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
-import { parse, stringify } from '../json';
+import { stringify } from '../json';
 import type { ActionId, IMessage } from '../messages';
-import type { Activity } from '../service';
+import { NotAnObject } from '../service';
+import type { Activity, IDraft } from '../service';
 import type { IDescription, Json, Values } from '../tokens';
 import { changed, takesAny } from '../values';
 import { FreeValues } from './free';
@@ -20,6 +21,12 @@ export interface IParametersProps {
   description: IDescription | null;
   values: Values;
   defaults: Values;
+  /** The values as JSON, while they are typed so. */
+  draft: IDraft | null;
+  /** Whether what is typed is no values. */
+  isUnreadable: boolean;
+  /** Another one whenever the values come from elsewhere than the form. */
+  generation: number;
   refusals: { readonly [name: string]: string[] };
   message: IMessage | null;
   /** Whether the notebook has a cell for parameters; null where that is not known. */
@@ -35,6 +42,9 @@ export interface IParametersProps {
   isUnsaved: boolean;
   shortcut: string;
   onChange: (values: Values) => void;
+  onRaw: (isRaw: boolean) => void;
+  onDraft: (text: string) => void;
+  onIncomplete: (isIncomplete: boolean) => void;
   onReset: () => void;
   onKernel: (name: string) => void;
   onRun: () => void;
@@ -46,11 +56,15 @@ export interface IParametersProps {
 /** What the notebook takes, and the buttons that run it. */
 export function Parameters(props: IParametersProps): JSX.Element {
   const { description, values, trans } = props;
-  const [isRaw, setRaw] = React.useState(false);
+  const isRaw = props.draft !== null;
   const different = description ? changed(values, props.defaults) : {};
   const hasFields =
     description !== null && (description.parameters.length > 0 || takesAny(description.schema));
+  const isOwn = !Object.keys(different).length && !props.isUnreadable;
   const isRunnable = description !== null && (description.kernel.available || props.kernelName !== null);
+  const isRunDisabled = props.isBusy || !isRunnable;
+  const isCancelDisabled = !props.isBusy || props.activity !== null;
+  const message = props.message && withoutTold(props.message, props);
   return (
     <div className="jp-NbExec-parameters" data-path={props.path}>
       {hasFields && (
@@ -58,8 +72,8 @@ export function Parameters(props: IParametersProps): JSX.Element {
           <button
             type="button"
             className="jp-NbExec-link"
-            disabled={!Object.keys(different).length}
-            onClick={props.onReset}
+            aria-disabled={isOwn || undefined}
+            onClick={() => !isOwn && props.onReset()}
           >
             {trans.__('Reset')}
           </button>
@@ -67,19 +81,15 @@ export function Parameters(props: IParametersProps): JSX.Element {
             type="button"
             className="jp-NbExec-link"
             aria-pressed={isRaw}
-            onClick={() => setRaw(!isRaw)}
+            onClick={() => props.onRaw(!isRaw)}
           >
             {isRaw ? trans.__('Form') : trans.__('JSON')}
           </button>
         </div>
       )}
       {description === null && !props.message && <p className="jp-NbExec-note">{trans.__('Reading…')}</p>}
-      {description !== null && hasFields && isRaw && (
-        <RawValues
-          values={takesAny(description.schema) ? values : different}
-          onChange={given => props.onChange({ ...props.defaults, ...given })}
-          trans={trans}
-        />
+      {description !== null && props.draft && (
+        <RawValues draft={props.draft} refusals={props.refusals} onChange={props.onDraft} trans={trans} />
       )}
       {description !== null && !isRaw && (
         <Fields {...props} description={description} different={different} />
@@ -113,14 +123,15 @@ export function Parameters(props: IParametersProps): JSX.Element {
           </div>
         </div>
       )}
-      {props.message && <Message message={props.message} onAction={props.onAction} trans={trans} />}
+      {message && <Message message={message} onAction={props.onAction} trans={trans} />}
       <div className="jp-NbExec-buttons">
         <button
           type="button"
           className="jp-NbExec-button jp-mod-accept"
-          disabled={props.isBusy || !isRunnable}
+          // It keeps the focus while it cannot be pressed.
+          aria-disabled={isRunDisabled || props.isUnreadable || undefined}
           title={trans.__('Run the notebook with these values (%1)', props.shortcut)}
-          onClick={props.onRun}
+          onClick={() => !isRunDisabled && props.onRun()}
         >
           <runIcon.react tag="span" className="jp-NbExec-buttonIcon" />
           {props.hasRun ? trans.__('Run again') : trans.__('Run')}
@@ -128,8 +139,8 @@ export function Parameters(props: IParametersProps): JSX.Element {
         <button
           type="button"
           className="jp-NbExec-button"
-          disabled={!props.isBusy || props.activity !== null}
-          onClick={props.onCancel}
+          aria-disabled={isCancelDisabled || undefined}
+          onClick={() => !isCancelDisabled && props.onCancel()}
         >
           <stopIcon.react tag="span" className="jp-NbExec-buttonIcon" />
           {trans.__('Cancel')}
@@ -138,6 +149,22 @@ export function Parameters(props: IParametersProps): JSX.Element {
       </div>
     </div>
   );
+}
+
+/** A message without what is said where the values are. */
+function withoutTold(message: IMessage, props: IParametersProps): IMessage {
+  const { description, draft, refusals, values } = props;
+  const names = Object.keys(refusals);
+  if (!names.length || !description) {
+    return message;
+  }
+  const shown = takesAny(description.schema) ? values : (description.schema.properties ?? {});
+  const others = draft ? [] : names.filter(name => !(name in shown));
+  return { ...message, detail: refusalWords(refusals, others).join(' ') || undefined };
+}
+
+function refusalWords(refusals: IParametersProps['refusals'], names: string[]): string[] {
+  return names.flatMap(name => refusals[name].map(problem => `${name}: ${problem}`));
 }
 
 function note(props: IParametersProps): string {
@@ -199,7 +226,14 @@ function Fields(props: IParametersProps & { description: IDescription; different
           )}
         </p>
       )}
-      <FreeValues values={props.values} refusals={props.refusals} onChange={props.onChange} trans={trans} />
+      <FreeValues
+        key={props.generation}
+        values={props.values}
+        refusals={props.refusals}
+        onChange={props.onChange}
+        onIncomplete={props.onIncomplete}
+        trans={trans}
+      />
     </>
   );
 }
@@ -216,43 +250,38 @@ function MemoForm(props: React.ComponentProps<typeof ParametersForm>): JSX.Eleme
 
 /** The values as JSON, for what no form shows well. */
 function RawValues(props: {
-  values: Values;
-  onChange: (values: Values) => void;
+  draft: IDraft;
+  refusals: IParametersProps['refusals'];
+  onChange: (text: string) => void;
   trans: TranslationBundle;
 }): JSX.Element {
-  const { trans } = props;
-  const [text, setText] = React.useState(() => stringify(props.values, 2));
-  const [problem, setProblem] = React.useState('');
-  const onChange = (typed: string) => {
-    setText(typed);
-    try {
-      const read = typed.trim() ? parse(typed) : {};
-      if (typeof read !== 'object' || read === null || Array.isArray(read)) {
-        setProblem(trans.__('This must be an object: {"name": value, …}'));
-        return;
-      }
-      setProblem('');
-      props.onChange(read);
-    } catch (error) {
-      setProblem((error as Error).message);
-    }
-  };
+  const { draft, refusals, trans } = props;
+  const problems = draft.problem ? [problemWords(draft.problem, trans)] : [];
+  problems.push(...refusalWords(refusals, Object.keys(refusals)));
   return (
     <div className="jp-NbExec-raw">
       <label htmlFor="nbexec-raw">{trans.__('Values that differ from those of the notebook, as JSON')}</label>
       <textarea
         id="nbexec-raw"
         className="jp-mod-styled"
-        rows={Math.min(16, Math.max(5, text.split('\n').length))}
+        rows={Math.min(16, Math.max(5, draft.text.split('\n').length))}
         spellCheck={false}
-        value={text}
-        aria-invalid={problem ? true : undefined}
+        value={draft.text}
+        aria-invalid={problems.length ? true : undefined}
         aria-describedby="nbexec-raw-problem"
-        onChange={event => onChange(event.target.value)}
+        onChange={event => props.onChange(event.target.value)}
       />
       <div id="nbexec-raw-problem" className="jp-NbExec-refusal" role="alert">
-        {problem}
+        {problems.map(problem => (
+          <div key={problem}>{problem}</div>
+        ))}
       </div>
     </div>
   );
+}
+
+function problemWords(problem: Error, trans: TranslationBundle): string {
+  return problem instanceof NotAnObject
+    ? trans.__('This must be an object: {"name": value, …}')
+    : problem.message;
 }
