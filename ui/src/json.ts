@@ -71,6 +71,14 @@ function isEscaped(text: string, index: number): boolean {
   return (index - start) % 2 === 1;
 }
 
+/** Whether a value holds an integer that a number cannot. */
+export function hasLarge(value: Json): boolean {
+  if (typeof value !== 'object' || value === null) {
+    return typeof value === 'bigint';
+  }
+  return Object.values(value).some(hasLarge);
+}
+
 /** Whether two values are the same JSON, whatever the order of names. */
 export function equal(one: Json | undefined, other: Json | undefined): boolean {
   if (one === other) {

@@ -1,5 +1,6 @@
 import type { IOutput } from '@jupyterlab/nbformat';
-import type { ICellOutput, IRunError } from './tokens';
+import { hasLarge, stringify } from './json';
+import type { ICellOutput, IRunError, Json } from './tokens';
 
 /** Add an output as the notebook format has it: text that goes on is joined. */
 export function append(outputs: IOutput[], output: IOutput): void {
@@ -45,13 +46,21 @@ function stringified(_: string, value: unknown): unknown {
   return typeof value === 'bigint' ? `${value}` : value;
 }
 
-/** What renderers can draw: they know no `bigint`. */
+/** What renderers can draw: they know no `bigint`. JSON that holds one is text, which has all of its digits. */
 export function printable(output: IOutput): IOutput {
-  const data = output.data as { [type: string]: unknown } | undefined;
-  if (!data || !Object.values(data).some(value => typeof value === 'object')) {
+  const { 'application/json': tree, ...others } = (output.data ?? {}) as { [type: string]: Json };
+  const metadata = (output.metadata ?? {}) as { [name: string]: Json };
+  if (!hasLarge([tree ?? null, others, metadata])) {
     return output;
   }
-  return JSON.parse(
-    JSON.stringify(output, (_, value) => (typeof value === 'bigint' ? `${value}` : value))
-  ) as IOutput;
+  const json: { [type: string]: Json } = {};
+  if (tree !== undefined) {
+    json[hasLarge(tree) ? 'text/plain' : 'application/json'] = hasLarge(tree) ? stringify(tree, 2) : tree;
+  }
+  return { ...output, data: { ...rounded(others), ...json }, metadata: rounded(metadata) } as IOutput;
+}
+
+/** A plot needs numbers, and not all of their digits. */
+function rounded(value: { [name: string]: Json }): { [name: string]: Json } {
+  return JSON.parse(JSON.stringify(value, (_, entry) => (typeof entry === 'bigint' ? Number(entry) : entry)));
 }

@@ -1,4 +1,4 @@
-import { stringify } from './json';
+import { hasLarge, stringify } from './json';
 import type { Json, Values } from './tokens';
 
 /** A call that can be pasted: where to, with what. */
@@ -142,11 +142,4 @@ function pythonLiteral(value: Json, depth = 0): string {
     : Object.entries(value).map(([name, entry]) => `${stringify(name)}: ${pythonLiteral(entry, depth + 1)}`);
   const [open, close] = Array.isArray(value) ? ['[', ']'] : ['{', '}'];
   return `${open}${entries.join(', ')}${close}`;
-}
-
-function hasLarge(value: Json): boolean {
-  if (typeof value !== 'object' || value === null) {
-    return typeof value === 'bigint';
-  }
-  return Object.values(value).some(hasLarge);
 }

@@ -1,4 +1,4 @@
-import { equal, parse, stringify } from '../json';
+import { equal, hasLarge, parse, stringify } from '../json';
 
 describe('json', () => {
   it.each([
@@ -24,6 +24,11 @@ describe('json', () => {
 
   it('refuses what is no JSON', () => {
     expect(() => parse('{a: 1}')).toThrow(SyntaxError);
+  });
+
+  it('finds large integers', () => {
+    expect(hasLarge({ a: [1, { b: 2n }] })).toBe(true);
+    expect(hasLarge([1, '2', null, { a: true }])).toBe(false);
   });
 
   it('takes values for equal whatever the order of names', () => {

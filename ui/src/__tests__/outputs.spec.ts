@@ -60,9 +60,16 @@ it('lets no script of a stranger run', async () => {
   expect(widget.node.innerHTML).not.toContain('onerror');
 });
 
-it('writes large integers for renderers that do not know them', () => {
-  const data = { 'application/json': { n: 12345678901234567890n } };
-  expect(printable({ output_type: 'display_data', data, metadata: {} } as any).data).toEqual({
-    'application/json': { n: '12345678901234567890' }
+it('writes JSON with large integers as text, since renderers do not know them', () => {
+  const n = 12345678901234567890n;
+  const draw = (data: any) => printable({ output_type: 'display_data', data, metadata: {} } as any).data;
+  expect(draw({ 'application/json': { n }, 'text/plain': '<JSON>' })).toEqual({
+    'text/plain': '{\n  "n": 12345678901234567890\n}'
   });
+  expect(draw({ 'application/x+json': [n], 'application/json': [1] })).toEqual({
+    'application/x+json': [Number(n)],
+    'application/json': [1]
+  });
+  const plain = { 'application/json': { n: '12345678901234567890' } };
+  expect(draw(plain)).toBe(plain);
 });

@@ -223,8 +223,9 @@ class ValueView extends Panel {
         data: { [type]: result as any },
         metadata: {}
       });
-      if (this._options.rendermime.mimeTypes.includes(type)) {
-        const tree = this._render(type, (output as any).data[type]);
+      const data = output.data as { [type: string]: unknown };
+      if (type in data && this._options.rendermime.mimeTypes.includes(type)) {
+        const tree = this._render(type, data[type]);
         // Nobody searches in what can be seen as a whole.
         tree.toggleClass('jp-mod-small', stringify(result).length < SMALL);
         return tree;
