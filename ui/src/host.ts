@@ -223,5 +223,6 @@ export class Host {
 async function confirm(question: { title: string; body: string; yes: string; no: string }): Promise<boolean> {
   const { title, body, yes, no } = question;
   const buttons = [Dialog.cancelButton({ label: no }), Dialog.warnButton({ label: yes })];
-  return (await showDialog({ title, body, buttons })).button.accept;
+  // Whoever presses Enter once too often loses nothing.
+  return (await showDialog({ title, body, buttons, defaultButton: 0 })).button.accept;
 }

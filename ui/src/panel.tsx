@@ -459,15 +459,13 @@ export class ServicePanel extends SidePanel {
     }
   }
 
-  /** What had the focus may be gone when all is drawn. */
-  private _keepFocus(node: HTMLElement, selector: string): void {
-    requestAnimationFrame(() =>
-      requestAnimationFrame(() => {
-        if (document.activeElement === document.body) {
-          node.querySelector<HTMLElement>(selector)?.focus();
-        }
-      })
-    );
+  /** What had the focus may be gone when all is drawn, in a moment. */
+  private _keepFocus(node: HTMLElement, selector: string, deadline = Date.now() + 1000): void {
+    if (document.activeElement === document.body) {
+      node.querySelector<HTMLElement>(selector)?.focus();
+    } else if (Date.now() < deadline && !this.isDisposed) {
+      requestAnimationFrame(() => this._keepFocus(node, selector, deadline));
+    }
   }
 
   private readonly _options: IPanelOptions;
