@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, ViewportSize, expect
 
-from tests.ui.application import SIZE, Lab, Panel
+from tests.ui.application import SIZE, Lab
 
 LOW: ViewportSize = {"width": 720, "height": 450}
 WIDE: ViewportSize = {"width": 1440, "height": 600}
@@ -112,11 +112,3 @@ def test_the_result_moves_with_the_panel(lab: Lab) -> None:
     expect(lab.page.locator("#jp-right-stack #nbexec-panel")).to_be_visible()
     expect(panel.value).to_contain_text("answer")
     expect(panel.node.get_by_role("button", name="Open in a tab")).to_be_visible()
-
-
-def test_without_a_notebook_there_is_nothing_but_a_hint(lab: Lab) -> None:
-    """Once no notebook is open, the panel says what to do, and has no sections."""
-    panel: Panel = lab.serve(lab.server.write("closed_again.ipynb", ["1"]))
-    lab.close_all()
-    expect(panel.node.get_by_text("Open a notebook to run it as a service.")).to_be_visible()
-    expect(panel.section("Result")).to_be_hidden()

@@ -15,7 +15,7 @@ from tests.ui.application import Lab
 #: what else the machine does is not counted.
 LONGEST = 200
 STEPS = 60
-AREAS = {"outputs": ".jp-NbExec-result", "history": ".jp-NbExec-section:has(.jp-NbExec-history)"}
+AREAS = {name: f".jp-NbExec-section:has(.jp-NbExec-{name})" for name in ("outputs", "history")}
 SCROLL = """async ([selector, part]) => {
     const nodes = [...document.querySelectorAll(selector)];
     const node = nodes.find(found => found.scrollHeight > found.clientHeight);

@@ -487,6 +487,15 @@ describe('the panel', () => {
     await ui.findByLabelText(/^who/);
   });
 
+  it('has no sections while there is no notebook', async () => {
+    const { ui, model, place } = await mounted(new FakeServer());
+    const sections = place.node.querySelector('.jp-SidePanel-content')!;
+    expect(sections.classList.contains('lm-mod-hidden')).toBe(false);
+    model.show(null, null);
+    await ui.findByText('Open a notebook to run it as a service.');
+    expect(sections.classList.contains('lm-mod-hidden')).toBe(true);
+  });
+
   it('has a menu, and goes with its place', async () => {
     const { ui, place, host } = await mounted(new FakeServer());
     fireEvent.click(ui.getByRole('button', { name: 'More' }));
