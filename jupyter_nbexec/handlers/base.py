@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
-from tornado import web
+from tornado import httputil, web
 
 from jupyter_nbexec import background, errors, outputs, planning, requests, runs
 from jupyter_nbexec.serving import services
@@ -103,9 +103,8 @@ class NbexecHandler(APIHandler):
         connection.close()
 
     def _request_summary(self) -> str:
-        """As tornado's, for the log, without the query: it may hold a token."""
-        request = self.request
-        return f"{request.method} {request.path} ({request.remote_ip})"
+        """As tornado's, for the log, without the query."""
+        return summary(self.request)
 
     @property
     def user(self) -> str | None:
@@ -300,6 +299,11 @@ class BodyHandler(NbexecHandler):
         if self._body_deadline is not None:
             self._body_deadline.cancel()
         super().on_connection_close()
+
+
+def summary(request: httputil.HTTPServerRequest) -> str:
+    """Name a request in the log, without its query: it may hold a token."""
+    return f"{request.method} {request.path} ({request.remote_ip})"
 
 
 def _error_in(kwargs: dict[str, Any]) -> BaseException | None:

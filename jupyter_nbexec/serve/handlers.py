@@ -54,9 +54,8 @@ class FileHandler(PublicStaticFileHandler):
     """A file that everybody can have."""
 
     def _request_summary(self) -> str:
-        """As tornado's, for the log, without the query: it may hold a token."""
-        request = self.request
-        return f"{request.method} {request.path} ({request.remote_ip})"
+        """As tornado's, for the log, without the query."""
+        return base.summary(self.request)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
         """As inherited; no file has such a name."""

@@ -132,7 +132,8 @@ class Crew:
         self._failure: errors.NbexecError | None = None
         self._blocked_until = 0.0
         self._attempts = 0
-        self._is_retired = False
+        #: Whether it is to end when its calls have been answered.
+        self.is_retired = False
         self._is_stopped = False
         #: Calls at once at most, since the number of kernels was last looked at; and when that was.
         self._peak = 0
@@ -190,7 +191,7 @@ class Crew:
 
     def retire(self) -> None:
         """End the kernels that are idle, and the others when they are; those who wait are served first."""
-        self._is_retired = True
+        self.is_retired = True
         self._wanted = 0
         if not self._waiting:
             self._give_up_starting()
@@ -287,7 +288,7 @@ class Crew:
                 self._busy.add(worker)
                 call.waiting.set_result(worker)
                 return
-        if self._is_retired:
+        if self.is_retired:
             self._later(self._end(worker, is_asked=True))
             return
         self._idle.append(worker)
@@ -339,7 +340,7 @@ class Crew:
     # How many there are
 
     def _want(self, number: int) -> None:
-        if not self._is_retired:
+        if not self.is_retired:
             self._wanted = max(self._wanted, number)
         self._fill()
 

@@ -137,12 +137,20 @@ class Services:
         Raises EndpointNotFound if there is nothing to call, KernelStartFailed, CellFailed, and what reading
         the notebook does.
         """
-        service, version = await self._current(path)
-        if not version.table:
-            raise errors.EndpointNotFound(f"The notebook {path} has no endpoints.")
-        crew = self._crew(service, version)
-        crew.start(max(1, self.settings.min_kernels))
-        await crew.ready()
+        is_open = False
+        while not is_open:
+            service, version = await self._current(path)
+            if not version.table:
+                raise errors.EndpointNotFound(f"The notebook {path} has no endpoints.")
+            crew = self._crew(service, version)
+            crew.start(max(1, self.settings.min_kernels))
+            try:
+                await crew.ready()
+                is_open = True
+            except errors.Stopping:
+                # The notebook has changed meanwhile, unless it is the server that stops.
+                if self._is_stopping or not crew.is_retired:
+                    raise
 
     async def stop(self) -> None:
         """Answer what is being answered, as far as there is time, and end all kernels."""

@@ -144,6 +144,30 @@ async def test_notebook_that_is_written_as_it_stops() -> None:
     assert len(reads) <= before + 1
 
 
+async def test_changed_while_it_is_opened() -> None:
+    """Who waits for a notebook to be ready goes on to wait for the one that has taken its place."""
+    played = Played()
+    played.content.cells.insert(0, nbformat.v4.new_code_cell("x = 1"))
+    opening = asyncio.create_task(played.services.open("a.ipynb"))
+    with anyio.fail_after(DEADLINE):
+        while played.made < 1:
+            await asyncio.sleep(0)
+        played.content.cells[0].source = "x = 2"
+        played.modified += timedelta(minutes=1)
+        await played.services._current("a.ipynb")
+        while played.made < 2:
+            await asyncio.sleep(0)
+        (first,) = played.services._retired
+        while not first.is_over:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not opening.done()
+        await played.services.stop()
+        with pytest.raises(errors.Stopping):
+            await opening
+
+
 async def test_cut_off_while_it_starts() -> None:
     """A notebook whose first cells change while its kernel starts has no other kernel than the new one."""
     played = Played()
