@@ -81,12 +81,18 @@ class Panel:
     @property
     def run(self) -> Locator:
         """The button that runs."""
-        return self.node.get_by_role("button", name=re.compile(r"^Run( again)?$"))
+        buttons = self.node.locator(".jp-NbExec-buttons")
+        return buttons.get_by_role("button", name=re.compile(r"^Run( again)?$"))
 
     @property
     def cancel(self) -> Locator:
         """The button that cancels."""
         return self.node.get_by_role("button", name="Cancel", exact=True)
+
+    @property
+    def json(self) -> Locator:
+        """The values as JSON."""
+        return self.node.get_by_label("as JSON")
 
     @property
     def badge(self) -> Locator:
@@ -133,7 +139,7 @@ class Panel:
     def give(self, values: str) -> None:
         """Type values as JSON."""
         self.node.get_by_role("button", name="JSON", exact=True).click()
-        self.node.get_by_label("as JSON").fill(values)
+        self.json.fill(values)
         self.node.get_by_role("button", name="Form", exact=True).click()
 
 
@@ -249,7 +255,13 @@ class Notebook7:
         self.page = page
         self.server = server
         self.panel = Panel(page)
+        self.errors: list[str] = []
         page.set_default_timeout(PATIENCE)
+        page.on("console", self._on_console)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and "nbexec" in message.text:
+            self.errors.append(message.text)
 
     def serve(self, path: str) -> Panel:
         """Open a notebook, and its panel."""

@@ -23,6 +23,14 @@ def test_a_notebook_is_run(notebook7: Notebook7) -> None:
     expect(panel.outputs.locator("img")).to_be_visible()
 
 
+def test_all_of_it_starts(notebook7: Notebook7) -> None:
+    """No part of it fails for want of what only JupyterLab has, neither for a notebook nor in the tree."""
+    notebook7.serve("sum.ipynb")
+    notebook7.page.goto(f"{notebook7.server.url}/tree?token={notebook7.server.token}")
+    expect(notebook7.page.locator(".jp-DirListing-item", has_text="sum.ipynb")).to_be_visible()
+    assert notebook7.errors == []
+
+
 def test_from_a_refusal_to_the_history(notebook7: Notebook7) -> None:
     """A value refused at its field, the result, its call in a shell, the run found again after a reload."""
     panel = notebook7.serve("sum.ipynb")
