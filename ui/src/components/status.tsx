@@ -80,6 +80,7 @@ export function Badge(props: {
 export function Status(props: IStatusProps): JSX.Element {
   const { run, phase, trans } = props;
   const { done, total } = run.progress;
+  const time = run.ended ?? run.created;
   const isActive = ['queued', 'starting', 'running', 'lost'].includes(phase);
   const facts = [
     props.ahead ? trans._n('%1 run goes first', '%1 runs go first', props.ahead) : '',
@@ -91,9 +92,9 @@ export function Status(props: IStatusProps): JSX.Element {
     <div className="jp-NbExec-status">
       <div className="jp-NbExec-statusLine">
         <Badge phase={phase} cell={run.error?.cell} trans={trans} />
-        <span className="jp-NbExec-facts">{facts.map(fact => fact.replace(/ /g, '\u00a0')).join(' · ')}</span>
-        <time className="jp-NbExec-when" dateTime={run.created}>
-          {format.exactTime(run.ended ?? run.created)}
+        <span className="jp-NbExec-facts">{facts.join(' · ')}</span>
+        <time className="jp-NbExec-when" dateTime={time} title={format.exactTime(time)}>
+          {format.time(time)}
         </time>
       </div>
       {isActive && (
