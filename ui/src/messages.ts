@@ -180,18 +180,22 @@ function ofError(model: RunModel, trans: TranslationBundle): IMessage {
     };
   }
   switch (error.code) {
-    case 'cell_error':
+    case 'cell_error': {
+      // Kernels of other languages may say no more than a status, or nothing.
+      const value = error.evalue?.split('\n')[0] ?? '';
+      const reason = error.ename || value;
       return {
         kind: 'error',
         text: !cell
           ? error.message
-          : error.ename
-            ? trans.__('Cell %1 failed: %2', number, error.ename)
+          : reason
+            ? trans.__('Cell %1 failed: %2', number, reason)
             : trans.__('Cell %1 failed.', number),
-        detail: error.evalue?.split('\n')[0] || undefined,
+        detail: (error.ename && value) || undefined,
         cell,
         actions: [...goTo, 'run']
       };
+    }
     case 'timeout':
       return {
         kind: 'error',

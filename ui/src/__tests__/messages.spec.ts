@@ -51,6 +51,12 @@ it.each<[string, Partial<IRun>, RegExp, string[]]>([
     /Cell 4 failed: KeyError/,
     ['go-to-cell', 'run']
   ],
+  [
+    'a cell failed with a status',
+    failed('cell_error', { ename: '', evalue: '1' }),
+    /^Cell 4 failed: 1$/,
+    ['go-to-cell', 'run']
+  ],
   ['a cell failed without a name', failed('cell_error'), /^Cell 4 failed\.$/, ['go-to-cell', 'run']],
   ['input', failed('cell_error', { ename: 'StdinNotImplementedError' }), /asks for input/, ['go-to-cell']],
   [
