@@ -95,6 +95,35 @@ def expect_all_of_it(lab: Lab) -> None:
     lab.page.wait_for_function(f"() => !({CUT_OFF})().length")
 
 
+def test_what_was_moved_by_hand_stays(resized: Lab) -> None:
+    """A section that somebody has made smaller stays so, whatever is opened, closed or run."""
+    panel = resized.serve("sum.ipynb")
+    sections = panel.node.locator(".jp-NbExec-section")
+    expect(sections.first).to_be_visible()
+    expect_all_of_it(resized)
+    handle = panel.node.locator(".lm-SplitPanel-handle").first
+    handle.hover()
+    box = handle.bounding_box()
+    assert box is not None
+    resized.page.mouse.down()
+    resized.page.mouse.move(box["x"] + 20, box["y"] - 40)
+    resized.page.mouse.up()
+    resized.page.wait_for_function(f"() => ({CUT_OFF})().length === 1")
+    height = sections.first.evaluate("node => node.offsetHeight")
+
+    panel.run.click()
+    panel.expect("ok")
+    panel.section("History").click()
+    expect(panel.rows.first).to_be_visible()
+    panel.section("History").click()
+    resized.page.set_viewport_size(WIDE)
+    expect(panel.value).to_be_visible()
+
+    assert abs(sections.first.evaluate("node => node.offsetHeight") - height) <= 1
+    # Nobody gives a section its own height back but who loads the page again.
+    resized.start()
+
+
 def test_the_result_moves_with_the_panel(lab: Lab) -> None:
     """In a tab, and at the right again when that is closed, the result is what it was."""
     panel = lab.serve(lab.server.write("moved.ipynb", ["{'answer': [42]}"]))

@@ -21,9 +21,18 @@ const SHARE = [0.4, 0.3, 0, 0];
 /** Who gets first what is left. */
 const ORDER = [PARAMETERS, CALL, RESULT, HISTORY];
 
+/** Heights that somebody has given to sections by hand. */
+export type Moved = ReadonlyMap<number, number>;
+
 /** Give each section the height that it wants, or its least; and the result what is left. */
-export function arranged(wanted: number[], room: number): IArranged {
-  const sizes = wanted.map((each, index) => Math.min(each, Math.max(LEAST[index], SHARE[index] * room)));
+export function arranged(natural: number[], room: number, moved: Moved = new Map()): IArranged {
+  // What the result gets depends on the others.
+  const byHand = (index: number) => (index === RESULT ? undefined : moved.get(index));
+  const wanted = natural.map((each, index) => (each && byHand(index)) || each);
+  const sizes = wanted.map((each, index) => {
+    const least = Math.max(LEAST[index], SHARE[index] * room);
+    return Math.min(each, byHand(index) ?? Math.min(least, moved.get(index) ?? least));
+  });
   const total = Math.max(room, sum(sizes));
   let rest = total - sum(sizes);
   for (const index of ORDER) {
@@ -50,11 +59,12 @@ export function fixedOf(accordion: AccordionPanel): number {
   return accordion.widgets.length * titleSpace + Math.max(0, open - 1) * accordion.spacing;
 }
 
-/** Whether the sections do not have the heights that they should. */
-export function differs(accordion: AccordionPanel, sizes: number[]): boolean {
-  return accordion.widgets.some(
-    (section, index) => !section.isHidden && Math.abs(section.node.offsetHeight - sizes[index]) > 1
-  );
+/** The open sections that have other heights than these: somebody has moved a handle. */
+export function movedOf(accordion: AccordionPanel, sizes: number[]): [number, number][] {
+  return accordion.widgets.flatMap((section, index): [number, number][] => {
+    const height = section.node.offsetHeight;
+    return section.isHidden || Math.abs(height - sizes[index]) <= 1 ? [] : [[index, height]];
+  });
 }
 
 /** A section scrolls what is in it, whose height is its own. */

@@ -5,7 +5,7 @@ import { MessageLoop } from '@lumino/messaging';
 import { Panel, Widget } from '@lumino/widgets';
 import type { AccordionPanel } from '@lumino/widgets';
 import React from 'react';
-import { arranged, differs, fixedOf, wantedBy } from './arrange';
+import { arranged, fixedOf, movedOf, wantedBy } from './arrange';
 import { IconButton } from './components/button';
 import type { ICallProps } from './components/call';
 import { History } from './components/history';
@@ -70,8 +70,10 @@ export class ServicePanel extends SidePanel {
       this._arrange();
     });
     this._accordion.handleMoved.connect(() => {
-      this._isArranged = true;
+      this._drag = 'ended';
+      this._arrange();
     });
+    this.node.addEventListener('pointerdown', this._onPointerDown, true);
     model.changed.connect(this._onChanged, this);
     model.currentChanged.connect(this._onCurrent, this);
     this._onCurrent();
@@ -179,18 +181,28 @@ export class ServicePanel extends SidePanel {
     });
   }
 
-  /** Give each section the height that it needs, and the result what is left; until somebody moves a handle. */
+  /** Give each section the height that it needs, or that somebody gave it, and the result what is left. */
   private _arrangeNow(): void {
+    if (this._drag === 'going on') {
+      return;
+    }
     const accordion = this._accordion;
+    if (this._drag === 'ended') {
+      this._drag = null;
+      for (const [index, height] of movedOf(accordion, this._sizes)) {
+        this._moved.set(index, height);
+      }
+    }
     const fixed = fixedOf(accordion);
     const room = this.node.clientHeight - this.header.node.offsetHeight - fixed;
-    const { sizes, total } = arranged(wantedBy(accordion), room);
+    const { sizes, total } = arranged(wantedBy(accordion), room, this._moved);
     const basis = `${total + fixed}px`;
     if (accordion.node.style.flexBasis !== basis) {
       accordion.node.style.flexBasis = basis;
       MessageLoop.sendMessage(accordion, Widget.ResizeMessage.UnknownSize);
     }
-    if (!this._isArranged && differs(accordion, sizes)) {
+    this._sizes = sizes;
+    if (movedOf(accordion, sizes).length) {
       accordion.setRelativeSizes(sizes);
     }
     if (this._toReveal !== null) {
@@ -478,7 +490,14 @@ export class ServicePanel extends SidePanel {
   private _watched: ServiceModel | null = null;
   private _chosenKind: string | null = null;
   private readonly _observer = new ResizeObserver(() => this._arrange());
-  private _isArranged = false;
+  private readonly _onPointerDown = (event: PointerEvent) => {
+    if (event.button === 0 && (event.target as Element).closest('.lm-SplitPanel-handle')) {
+      this._drag = 'going on';
+    }
+  };
+  private _drag: 'going on' | 'ended' | null = null;
+  private readonly _moved = new Map<number, number>();
+  private _sizes: number[] = [];
   private _arranging: number | null = null;
   /** The section that is to be scrolled into view. */
   private _toReveal: number | null = null;

@@ -1,5 +1,5 @@
 import { AccordionPanel, Widget } from '@lumino/widgets';
-import { arranged, fixedOf, wantedBy } from '../arrange';
+import { arranged, fixedOf, movedOf, wantedBy } from '../arrange';
 
 describe('the heights of the sections', () => {
   it('are what each needs, and the result has the rest', () => {
@@ -23,6 +23,21 @@ describe('the heights of the sections', () => {
     expect(arranged([280, 3000, 150, 500], 300)).toEqual({ sizes: [280, 180, 150, 120], total: 730 });
   });
 
+  it('stay as somebody has made them', () => {
+    const smaller = new Map([
+      [0, 150],
+      [1, 500]
+    ]);
+    expect(arranged([300, 900, 150, 0], 800, smaller).sizes).toEqual([150, 500, 150, 0]);
+    expect(arranged([300, 900, 150, 400], 800, smaller).sizes).toEqual([150, 380, 150, 120]);
+    const larger = new Map([
+      [0, 560],
+      [1, 90]
+    ]);
+    expect(arranged([300, 900, 150, 0], 800, larger)).toEqual({ sizes: [560, 90, 150, 0], total: 800 });
+    expect(arranged([0, 900, 150, 0], 800, larger).sizes).toEqual([0, 650, 150, 0]);
+  });
+
   it('leave out what is closed', () => {
     expect(arranged([0, 0, 150, 80], 1000)).toEqual({ sizes: [0, 0, 150, 850], total: 1000 });
     expect(arranged([0, 0, 0, 0], 1000).sizes).toEqual([0, 0, 0, 0]);
@@ -40,4 +55,5 @@ it('counts titles and handles', () => {
   accordion.collapse(0);
   expect(fixedOf(accordion)).toBe(3 * 29 + 4);
   expect(wantedBy(accordion)).toEqual([0, 0, 0]);
+  expect(movedOf(accordion, [100, 1, 200])).toEqual([[2, 0]]);
 });
