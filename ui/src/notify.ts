@@ -72,7 +72,7 @@ export class Notifier {
     }
     const actions: Notification.IAction[] = [
       this._show(service),
-      { label: trans.__('Cancel'), callback: () => void run.cancel(), displayType: 'warn' }
+      { label: trans.__('Cancel'), callback: () => void service.cancel(run.run), displayType: 'warn' }
     ];
     this._said.set(run, message);
     this._told.set(run, Notification.emit(message, 'in-progress', { progress, actions, autoClose: false }));

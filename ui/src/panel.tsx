@@ -392,13 +392,13 @@ export class ServicePanel extends SidePanel {
         break;
       case 'settings':
         host.openSettings();
-        break;
+        return;
       case 'go-to-cell': {
         const cell = message?.cell ?? service.run?.run.error;
         if (cell) {
           await host.goToCell(service.path, cell);
         }
-        break;
+        return;
       }
       case 'make-parameters-cell':
         await host.makeParametersCell(service.path);

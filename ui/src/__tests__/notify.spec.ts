@@ -35,7 +35,7 @@ async function played(
     isShown = value;
     notifier.check();
   };
-  return { model, release, shown, see };
+  return { model, release, shown, see, server };
 }
 
 const told = () => Notification.manager.notifications;
@@ -43,11 +43,13 @@ const told = () => Notification.manager.notifications;
 beforeEach(() => Notification.dismiss());
 
 it('tells of a run that is out of sight, and how it has ended', async () => {
-  const { model, release, shown } = await played(ENDED);
+  const { model, release, shown, server } = await played(ENDED);
   expect(told()[0].message).toBe('Running a.ipynb: 0 of 2 cells');
   expect(told()[0].type).toBe('in-progress');
   told()[0].options.actions![0].callback(new MouseEvent('click'));
   expect(shown).toEqual(['a.ipynb']);
+  told()[0].options.actions![1].callback(new MouseEvent('click'));
+  await until(() => server.asked.some(({ url }) => url.endsWith('/cancel')));
   release();
   await until(() => model.current!.run!.hasEnded);
   expect(told()[0].message).toBe('a.ipynb has run.');

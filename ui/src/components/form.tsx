@@ -60,14 +60,21 @@ export function ParametersForm(props: IParametersFormProps): JSX.Element {
       idPrefix="nbexec"
       // No name of a parameter holds it: no two fields have the same id.
       idSeparator=":"
-      // What is not known stays so: a list is not made empty.
-      experimental_defaultFormStateBehavior={{ emptyObjectFields: 'skipEmptyDefaults' }}
       tagName="div"
       templates={TEMPLATES as any}
       widgets={WIDGETS}
       fields={FIELDS}
-      onChange={event => props.onChange((event.formData ?? {}) as unknown as Values)}
+      onChange={event => props.onChange(withoutMadeUp((event.formData ?? {}) as Values, props.values))}
     />
+  );
+}
+
+/** Values without the empty lists that the library makes of those that are not known: nobody can type one. */
+function withoutMadeUp(values: Values, before: Values): Values {
+  return Object.fromEntries(
+    Object.entries(values).filter(
+      ([name, value]) => before[name] !== undefined || !Array.isArray(value) || value.length > 0
+    )
   );
 }
 
@@ -202,19 +209,13 @@ function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
   const { trans, changed } = props.formContext as IContext;
   const { items, title } = props;
   const node = React.useRef<HTMLFieldSetElement>(null);
-  const count = React.useRef(items.length);
+  const toFocus = React.useRef('');
   // The focus goes to what was added; it does not go away with what was removed.
   React.useEffect(() => {
-    const inputs = node.current!.querySelectorAll<HTMLElement>(
-      '.jp-NbExec-input > *, .jp-NbExec-input select'
-    );
-    const isOurs = node.current!.contains(document.activeElement) || document.activeElement === document.body;
-    if (isOurs && items.length > count.current) {
-      inputs[inputs.length - 1]?.focus();
-    } else if (isOurs && items.length < count.current) {
-      node.current!.querySelector<HTMLElement>(':scope > .jp-NbExec-iconButton')?.focus();
+    if (toFocus.current) {
+      node.current!.querySelector<HTMLElement>(toFocus.current)?.focus();
+      toFocus.current = '';
     }
-    count.current = items.length;
   }, [items.length]);
   return (
     <fieldset ref={node} className={`jp-NbExec-list${changed.has(title) ? ' jp-mod-changed' : ''}`}>
@@ -240,12 +241,22 @@ function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
           <IconButton
             icon={deleteIcon}
             label={trans.__('Remove item %1', item.index + 1)}
-            onClick={item.onDropIndexClick(item.index)}
+            onClick={event => {
+              toFocus.current = ':scope > .jp-NbExec-iconButton';
+              item.onDropIndexClick(item.index)(event);
+            }}
           />
         </div>
       ))}
       {props.canAdd && (
-        <IconButton icon={addIcon} label={trans.__('Add to %1', title)} onClick={props.onAddClick} />
+        <IconButton
+          icon={addIcon}
+          label={trans.__('Add to %1', title)}
+          onClick={event => {
+            toFocus.current = `.jp-NbExec-item:nth-of-type(${items.length + 1}) :is(input, select, textarea)`;
+            props.onAddClick(event);
+          }}
+        />
       )}
     </fieldset>
   );
