@@ -299,12 +299,14 @@ describe('the panel', () => {
     const server = new FakeServer()
       .on(/^POST/, json(aRun(), 202))
       .on(/events$/, () => new Promise(() => undefined));
-    const { ui } = await mounted(server);
+    const { ui, model } = await mounted(server);
     const run = ui.getByRole('button', { name: 'Run' });
     await waitFor(() => expect(run.hasAttribute('aria-disabled')).toBe(false));
     run.focus();
     fireEvent.click(run);
     await waitFor(() => expect(run.getAttribute('aria-disabled')).toBe('true'));
+    fireEvent.click(run);
+    await waitFor(() => expect(model.current!.run).not.toBeNull());
     expect(document.activeElement).toBe(run);
     fireEvent.click(run);
     expect(server.asked.filter(({ method }) => method === 'POST')).toHaveLength(1);
@@ -375,6 +377,7 @@ describe('the panel', () => {
     expect(values().maybe).toBeNull();
     fireEvent.click(ui.getByRole('button', { name: 'Move item 1 down' }));
     await waitFor(() => expect(values().tags).toEqual(['y', 'x']));
+    await waitFor(() => expect(document.activeElement!.getAttribute('aria-label')).toBe('Move item 2 down'));
     fireEvent.click(ui.getByRole('button', { name: 'Remove item 2' }));
     await waitFor(() => expect(values().tags).toEqual(['y']));
     fireEvent.click(ui.getByRole('button', { name: 'Add to tags' }));

@@ -210,13 +210,13 @@ function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
   const { items, title } = props;
   const node = React.useRef<HTMLFieldSetElement>(null);
   const toFocus = React.useRef('');
-  // The focus goes to what was added; it does not go away with what was removed.
+  // The focus goes to what was added, and with what is moved; it does not go away with what was removed.
   React.useEffect(() => {
     if (toFocus.current) {
       node.current!.querySelector<HTMLElement>(toFocus.current)?.focus();
       toFocus.current = '';
     }
-  }, [items.length]);
+  });
   return (
     <fieldset ref={node} className={`jp-NbExec-list${changed.has(title) ? ' jp-mod-changed' : ''}`}>
       <legend title={title}>
@@ -230,13 +230,19 @@ function ArrayFieldTemplate(props: ArrayFieldTemplateProps): JSX.Element {
             icon={moveUpIcon}
             label={trans.__('Move item %1 up', item.index + 1)}
             isDisabled={!item.hasMoveUp}
-            onClick={item.onReorderClick(item.index, item.index - 1)}
+            onClick={event => {
+              toFocus.current = `.jp-NbExec-item:nth-of-type(${item.index}) > button:nth-of-type(1)`;
+              item.onReorderClick(item.index, item.index - 1)(event);
+            }}
           />
           <IconButton
             icon={moveDownIcon}
             label={trans.__('Move item %1 down', item.index + 1)}
             isDisabled={!item.hasMoveDown}
-            onClick={item.onReorderClick(item.index, item.index + 1)}
+            onClick={event => {
+              toFocus.current = `.jp-NbExec-item:nth-of-type(${item.index + 2}) > button:nth-of-type(2)`;
+              item.onReorderClick(item.index, item.index + 1)(event);
+            }}
           />
           <IconButton
             icon={deleteIcon}
