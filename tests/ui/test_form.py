@@ -132,6 +132,7 @@ def test_values_by_name_have_a_name_each(lab: Lab) -> None:
     lab.page.locator("dialog").get_by_role("button", name="No Kernel", exact=True).click()
     panel = lab.press()
     panel.node.get_by_label("Kernel", exact=True).select_option("python3")
+    panel.node.get_by_role("tab", name="curl").click()
     expect(panel.code).to_contain_text('{"kernel_name":"python3"}')
     for value in ("one", "two"):
         panel.node.get_by_role("button", name="Add a value").click()
