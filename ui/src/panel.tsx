@@ -19,7 +19,7 @@ import { Rendered } from './rendered';
 import type { RunModel } from './run';
 import type { IPanelOptions } from './sections/options';
 import { CallSection } from './sections/call';
-import { openExecuted, ResultSection } from './sections/result';
+import { openExecuted, ResultSection, wordsOfMove } from './sections/result';
 import type { ServiceModel } from './service';
 import { SNIPPETS } from './snippets';
 import type { ICall } from './snippets';
@@ -422,7 +422,7 @@ export class ServicePanel extends SidePanel {
     items.push({ label: trans.__('Read the notebook again'), execute: () => service.refresh() });
     if (commands.hasCommand(CommandIDs.openInTab)) {
       items.push({
-        label: commands.label(CommandIDs.openInTab),
+        label: wordsOfMove(this, trans),
         execute: () => commands.execute(CommandIDs.openInTab)
       });
     }

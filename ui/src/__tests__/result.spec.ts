@@ -1,7 +1,7 @@
 import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rendermime';
 import { CommandRegistry } from '@lumino/commands';
-import { Widget } from '@lumino/widgets';
-import { ResultSection } from '../sections/result';
+import { DockPanel, Widget } from '@lumino/widgets';
+import { ResultSection, wordsOfMove } from '../sections/result';
 import { aRun, ENDED, trans, until } from './fakes';
 
 /** A renderer that, as that of JSON, draws nothing any more once it was taken off the page. */
@@ -65,4 +65,13 @@ it('has the colours that a terminal would have', async () => {
   expect(value().textContent).not.toContain('[33m');
   await until(() => value().querySelector('pre')!.tabIndex === 0);
   section.dispose();
+});
+
+it('can be moved to where it is not', () => {
+  const widget = new Widget();
+  expect(wordsOfMove(widget, trans)).toBe('Open in a tab');
+  const main = new DockPanel();
+  main.addWidget(widget);
+  expect(wordsOfMove(widget, trans)).toBe('Move to the side bar');
+  main.dispose();
 });

@@ -1,5 +1,6 @@
 import { downloadIcon, launchIcon, notebookIcon, saveIcon } from '@jupyterlab/ui-components';
 import type { Message as LuminoMessage } from '@lumino/messaging';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { Panel, Widget } from '@lumino/widgets';
 import React from 'react';
 import { Message } from '../components/message';
@@ -159,10 +160,7 @@ export class ResultSection extends Panel {
     ];
     if (this._options.commands.hasCommand(CommandIDs.openInTab)) {
       actions.push({
-        // In the panel words are written as in sentences, in menus as in titles.
-        label: this.node.closest('.lm-DockPanel')
-          ? trans.__('Move to the side bar')
-          : trans.__('Open in a tab'),
+        label: wordsOfMove(this, trans),
         icon: launchIcon,
         onClick: () => void this._options.commands.execute(CommandIDs.openInTab)
       });
@@ -256,6 +254,11 @@ class ValueView extends Panel {
   private readonly _label = new Widget();
   private _view: Widget | null = null;
   private _key: string | null = null;
+}
+
+/** What moves the panel: its own words are written as in sentences, those of JupyterLab's menus as in titles. */
+export function wordsOfMove(widget: Widget, trans: TranslationBundle): string {
+  return widget.node.closest('.lm-DockPanel') ? trans.__('Move to the side bar') : trans.__('Open in a tab');
 }
 
 /** Characters of JSON below which it is not searched. */
