@@ -40,6 +40,18 @@ def begin(shell: Shell, namespace: Dict[str, Any]) -> None:  # noqa: UP006
     namespace["files"] = _open_files()
     shell.ask_exit = lambda: _ask_exit(shell)
     shell.kernel.__dict__[PLACE] = namespace
+    _drop_nothing(shell)
+
+
+def _drop_nothing(shell: Shell) -> None:
+    """Keep outputs until they are sent, to who is connected now.
+
+    On a busy machine the thread that sends them may get so little of the processor that 1,000 wait for it,
+    the mark beyond which ZeroMQ drops them. They are read as soon as they come, so that none wait for long.
+    A connection that is made later has the mark of the time when the kernel began to listen.
+    """
+    outputs = shell.kernel.iopub_thread
+    outputs.schedule(lambda: setattr(outputs.socket, "sndhwm", 0))
 
 
 def enter(shell: Shell, folder: str, session_name: str) -> None:
@@ -55,6 +67,7 @@ def enter(shell: Shell, folder: str, session_name: str) -> None:
 def receive(shell: Shell, name: str, key: str) -> None:
     """Have what comes under a key of an execute request's metadata in a variable when its cell begins.
 
+    Whoever asks for this has connected anew.
     Were it in the cell's source, IPython would keep each of them for ever, for tracebacks.
     """
 
@@ -64,6 +77,7 @@ def receive(shell: Shell, name: str, key: str) -> None:
             shell.user_ns[name] = metadata[key]
 
     shell.events.register("pre_run_cell", hand_over)
+    _drop_nothing(shell)
 
 
 def check(digests: Dict[str, str]) -> None:  # noqa: UP006
