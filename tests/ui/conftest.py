@@ -23,6 +23,8 @@ from tests.ui.application import Lab, Notebook7, Server
 ROOT = Path(__file__).parents[2]
 #: Seconds a server may take to come up.
 DEADLINE = 90.0
+#: Whose JupyterLab and Notebook are tried: those of another environment may be older.
+PYTHON = os.environ.get("NBEXEC_UI_PYTHON", sys.executable)
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "jupyter-nbexec/plugin": {"historySize": 500},
@@ -88,7 +90,7 @@ def serving(application: str, folder: Path, *options: str) -> Iterator[Server]:
     token = secrets.token_hex(16)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "HOME": str(folder),
         "JUPYTER_TOKEN": token,
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
@@ -97,7 +99,7 @@ def serving(application: str, folder: Path, *options: str) -> Iterator[Server]:
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
     }
-    command = [sys.executable, "-m", "jupyter", application, "--no-browser", "--allow-root", "--port=0"]
+    command = [PYTHON, "-m", "jupyter", application, "--no-browser", "--allow-root", "--port=0"]
     command += [f"--ServerApp.root_dir={root}", "--NbExec.max_concurrent_runs=2", *options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
