@@ -146,12 +146,24 @@ def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
     # What has been written to a file may be in a buffer that is flushed when the kernel ends.
     if not _open_files() <= known["files"]:
         return False
+    return not _has_children() and _have_been_read(known["streams"])
+
+
+def _has_children() -> bool:
+    """Whether any process that the notebook has started is left."""
     own = "/proc/self/task"
-    for thread in os.listdir(own):  # noqa: PTH208
-        with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
-            if file.read():
-                return False
-    return _have_been_read(known["streams"])
+    while True:
+        try:
+            for thread in os.listdir(own):  # noqa: PTH208
+                with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
+                    if file.read():
+                        return True
+        except (FileNotFoundError, ProcessLookupError):
+            # A thread that was joined may still be about to end; then its children are another's.
+            if not os.path.exists(f"{own}/{os.getpid()}/children"):  # noqa: PTH110  # not in this kernel
+                raise
+        else:
+            return False
 
 
 def _open_files() -> Any:
