@@ -47,7 +47,6 @@ const panel: JupyterFrontEndPlugin<void> = {
     });
     const host = new Host({ app, tracker, rendermime, trans });
     const widget = new LazyPanel({ model, host, commands: app.commands, rendermime, trans });
-    widget.title.caption = trans.__('Run as service');
     app.shell.add(widget, 'right', { rank: 900, type: 'Run as Service' });
     restorer?.add(widget, widget.id);
     follow(model, host, tracker);

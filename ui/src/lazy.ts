@@ -14,6 +14,7 @@ export class LazyPanel extends Panel {
     this.id = 'nbexec-panel';
     this.addClass('jp-NbExec-place');
     this.title.icon = serviceIcon;
+    this.title.caption = _options.trans.__('Run as service');
   }
 
   /** It is shown now, or hidden. */
@@ -37,6 +38,8 @@ export class LazyPanel extends Panel {
   protected onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
     this.title.closable = this._isTab;
+    // In the side bar the icon is enough.
+    this.title.label = this._isTab ? this.title.caption : '';
     if (this.isVisible) {
       this.onAfterShow(message);
     }

@@ -21,9 +21,11 @@ it('can be closed as a tab only, and goes back to its place then', async () => {
   panel.close();
   main.addWidget(panel);
   expect(panel.title.closable).toBe(true);
+  expect(panel.title.label).toBe('Run as service');
   panel.close();
   await until(() => panel.parent === side);
   expect(panel.title.closable).toBe(false);
+  expect(panel.title.label).toBe('');
   expect(panel.isDisposed).toBe(false);
   for (const widget of [side, main]) {
     widget.dispose();
