@@ -1,8 +1,7 @@
 """A real Kernel Gateway on loopback, in one of its modes, behind a token.
 
-Two of its faults are kept from the tests, which would meet them by chance on a busy machine: ports that it
-has picked for a kernel may be taken when the kernel comes up, and calls may be lost while it connects to its
-kernels (`fixtures/hearing_gateway.py`). After either it never answers again.
+Two of its faults are kept from the tests, which would meet them by chance on a busy machine: see
+`fixtures/hearing_gateway.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +24,9 @@ from tests import processes
 
 #: Seconds a gateway may take to come up.
 DEADLINE = 60.0
-HEARING = Path(__file__).with_name("fixtures") / "hearing_gateway.py"
+COMMAND = [sys.executable, str(Path(__file__).with_name("fixtures") / "hearing_gateway.py")]
+#: What it says in its notebook-http mode once its kernels can answer calls.
+READY = "all kernels are heard"
 #: Ports that nobody is given who asks for any: those begin at 32768 (Linux) or 49152.
 PORTS = range(10_000, 30_000)
 #: Test processes beside each other begin far apart.
@@ -80,41 +79,35 @@ def running(
     port, token = port or free_port(), token or secrets.token_hex(16)
     folder.mkdir(exist_ok=True)
     command = [
-        *(sys.executable, "-m", "kernel_gateway", "--KernelManager.transport=ipc"),
-        *("--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"),
+        *(*COMMAND, "--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"),
         *("--KernelGatewayApp.port_retries=0", *options),
     ]
     log = folder / "gateway.log"
-    # The folders of pytest have names that are too long for sockets.
-    with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as runtime:
-        environment = _environment(folder, token, runtime)
-        with log.open("a") as file:
-            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
-        gateway = Gateway(url=f"http://127.0.0.1:{port}", token=token, pid=process.pid, log=log)
-        try:
-            _wait_for(gateway, process, is_ready)
-            yield gateway
-        finally:
-            processes.end(process, log)
+    environment = _environment(folder, token)
+    with log.open("a") as file:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
+    gateway = Gateway(url=f"http://127.0.0.1:{port}", token=token, pid=process.pid, log=log)
+    try:
+        _wait_for(gateway, process, is_ready)
+        yield gateway
+    finally:
+        processes.end(process, log)
 
 
 @contextmanager
 def serving(folder: Path, notebook: Path, *options: str) -> Iterator[Gateway]:
     """Run a gateway in its notebook-http mode, until whose kernels can answer nobody has to wait."""
-    folder.mkdir(exist_ok=True)
-    # It is run there, with its own folder among those of modules.
-    shutil.copy(HEARING, folder)
-    own = [f"--KernelGatewayApp.api={HEARING.stem}", f"--KernelGatewayApp.seed_uri={notebook}"]
+    own = ["--KernelGatewayApp.api=kernel_gateway.notebook_http", f"--KernelGatewayApp.seed_uri={notebook}"]
     with running(folder, *own, *options, is_ready=hears_its_kernels) as gateway:
         yield gateway
 
 
 def hears_its_kernels(gateway: Gateway) -> bool:
     """Whether its kernels can answer calls."""
-    return "all kernels are heard" in gateway.log.read_text()
+    return READY in gateway.log.read_text()
 
 
-def _environment(folder: Path, token: str, runtime: str) -> dict[str, str]:
+def _environment(folder: Path, token: str) -> dict[str, str]:
     # What runs give to kernels that are started here.
     profile = folder / "ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
@@ -123,7 +116,6 @@ def _environment(folder: Path, token: str, runtime: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "KG_"))},
         "KG_AUTH_TOKEN": token,
         "KG_LIST_KERNELS": "True",
-        "JUPYTER_RUNTIME_DIR": runtime,
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "IPYTHONDIR": str(folder / "ipython"),
         # Not what the package `coverage`, or pytest, has put there.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ from kernel_gateway.notebook_http import NotebookHTTPPersonality  # type: ignore
 from jupyter_nbexec.serve import gateway
 from tests import deployment, gateways, processes, served
 
-GATEWAY = [sys.executable, "-m", "kernel_gateway"]
-COMMANDS = {"gateway": GATEWAY, "serve": served.COMMAND}
+COMMANDS = {"gateway": gateways.COMMAND, "serve": served.COMMAND}
+#: What each says when its kernels can answer calls.
+READY = {"gateway": gateways.READY, "serve": "described at"}
 CELLS = (
     "import json, os",
     "# GET /where\nprint(os.getcwd())",
@@ -67,10 +67,8 @@ def started(
     try:
         with httpx.Client(base_url=url, verify=verify, trust_env=False, timeout=served.DEADLINE) as client:
             deadline = time.monotonic() + served.DEADLINE
-            # Kernel Gateway listens when its kernels are ready; ours listens before, and says when they are.
-            while not (
-                _answers(client) and (command == "gateway" or "described at" in log.read_text("utf-8"))
-            ):
+            # Both listen before their kernels are ready, and say when they are.
+            while not (_answers(client) and READY[command] in log.read_text("utf-8")):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command} does not come up:\n{log.read_text()}")
                 time.sleep(0.05)
