@@ -98,6 +98,13 @@ export class PanelModel {
     }
   }
 
+  dispose(): void {
+    for (const service of this._services.values()) {
+      service.dispose();
+    }
+    Signal.clearData(this);
+  }
+
   private _service(path: string): ServiceModel {
     const known = this._services.get(path);
     if (known) {

@@ -229,6 +229,7 @@ export class RunModel {
   /** Leave the run alone. */
   dispose(): void {
     this._isDisposed = true;
+    clearTimeout(this._watch);
     this._connection?.abort();
     Signal.clearData(this);
   }
@@ -236,10 +237,12 @@ export class RunModel {
   private async _listen(onEvent: () => void): Promise<void> {
     const connection = new AbortController();
     this._connection = connection;
-    let watch: ReturnType<typeof setTimeout> | undefined;
     const onActivity = () => {
-      clearTimeout(watch);
-      watch = setTimeout(() => connection.abort(), SILENCE);
+      clearTimeout(this._watch);
+      if (this._isDisposed) {
+        return;
+      }
+      this._watch = setTimeout(() => connection.abort(), SILENCE);
       if (this._liveFrom === Infinity) {
         this._liveFrom = this._now() + CATCHING_UP;
       }
@@ -257,7 +260,7 @@ export class RunModel {
         this.apply(event);
       }
     } finally {
-      clearTimeout(watch);
+      clearTimeout(this._watch);
     }
   }
 
@@ -381,6 +384,7 @@ export class RunModel {
   private _isGone = false;
   private _isDisposed = false;
   private _connection: AbortController | null = null;
+  private _watch: ReturnType<typeof setTimeout> | undefined;
 }
 
 /** Whether it is worth trying again after this. */

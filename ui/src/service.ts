@@ -351,6 +351,7 @@ export class ServiceModel {
   }
 
   dispose(): void {
+    clearTimeout(this._counting);
     this._run?.dispose();
     Signal.clearData(this);
   }
@@ -419,6 +420,7 @@ export class ServiceModel {
   }
 
   private _attach(run: RunModel): void {
+    clearTimeout(this._counting);
     this._run?.dispose();
     this._run = run;
     this._ahead = null;
@@ -458,7 +460,9 @@ export class ServiceModel {
   /** Count the runs that go first, as long as this one waits. */
   private async _countAhead(run: RunModel): Promise<void> {
     while (run === this._run && run.run.status === 'queued' && !run.failure) {
-      await new Promise(resolve => setTimeout(resolve, this._ahead === null ? 1000 : 4000));
+      await new Promise(resolve => {
+        this._counting = setTimeout(resolve, this._ahead === null ? 1000 : 4000);
+      });
       if (run !== this._run || run.run.status !== 'queued') {
         return;
       }
@@ -505,6 +509,7 @@ export class ServiceModel {
   private _history: IRun[] | null = null;
   private _cursor: string | null = null;
   private _ahead: number | null = null;
+  private _counting: ReturnType<typeof setTimeout> | undefined;
   private _kernelName: string | null = null;
 }
 

@@ -1,9 +1,9 @@
 import { fireEvent, waitFor, within } from '@testing-library/dom';
-import { Widget } from '@lumino/widgets';
 import React from 'react';
 import { CALL_ID, CallTools } from '../components/call';
 import { Rendered } from '../rendered';
 import { SNIPPETS } from '../snippets';
+import { attach } from './cleanup';
 import { trans } from './fakes';
 
 const KINDS = Object.keys(SNIPPETS);
@@ -27,11 +27,9 @@ function drawn() {
       trans={trans}
     />
   ));
-  Widget.attach(widget, document.body);
+  attach(widget);
   return { ui: within(widget.node), copied, widget };
 }
-
-afterEach(() => document.body.replaceChildren());
 
 it('goes through its tabs by keys', async () => {
   const { ui } = drawn();

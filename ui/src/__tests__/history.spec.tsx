@@ -1,9 +1,9 @@
 import { fireEvent, within } from '@testing-library/dom';
-import { Widget } from '@lumino/widgets';
 import React from 'react';
 import { History } from '../components/history';
 import type { IHistoryProps } from '../components/history';
 import { Rendered } from '../rendered';
+import { attach } from './cleanup';
 import { aRun, ENDED, trans } from './fakes';
 
 const RUN = aRun({ ...ENDED, id: 'one', parameters: { n: 5 } });
@@ -24,11 +24,9 @@ function drawn(props: Partial<IHistoryProps> = {}) {
     ...props
   };
   const widget = new Rendered(() => <History {...given} />);
-  Widget.attach(widget, document.body);
+  attach(widget);
   return within(widget.node);
 }
-
-afterEach(() => document.body.replaceChildren());
 
 it('shows the time without seconds, and reads it aloud with them', async () => {
   const ui = drawn();

@@ -1,8 +1,9 @@
 import { CommandRegistry } from '@lumino/commands';
-import { DockPanel, StackedPanel, Widget } from '@lumino/widgets';
+import { DockPanel, StackedPanel } from '@lumino/widgets';
 import { LazyPanel } from '../lazy';
 import { PanelModel } from '../model';
 import { CommandIDs } from '../tokens';
+import { attach } from './cleanup';
 import { FakeServer, trans, until } from './fakes';
 
 it('can be closed as a tab only, and goes back to its place then', async () => {
@@ -11,7 +12,7 @@ it('can be closed as a tab only, and goes back to its place then', async () => {
   const side = new StackedPanel();
   const main = new DockPanel();
   for (const widget of [side, main]) {
-    Widget.attach(widget, document.body);
+    attach(widget);
   }
   const panel = new LazyPanel({ model, commands, trans } as any);
   panel.load = () => Promise.resolve(null as any);

@@ -2,6 +2,7 @@ import { Notification } from '@jupyterlab/apputils';
 import { PanelModel } from '../model';
 import { Notifier } from '../notify';
 import { DEFAULT_SETTINGS } from '../tokens';
+import { own } from './cleanup';
 import { aDescription, aRun, ENDED, events, FakeServer, json, trans, until } from './fakes';
 
 async function played(
@@ -19,7 +20,7 @@ async function played(
       await released;
       return events({ type: 'end', data: aRun(end) } as any);
     });
-  const model = new PanelModel({ api: server.api });
+  const model = own(new PanelModel({ api: server.api }));
   model.settings = { ...DEFAULT_SETTINGS, notify: options.notify ?? 'hidden' };
   let isShown = options.isShown ?? false;
   const shown: string[] = [];

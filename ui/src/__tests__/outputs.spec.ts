@@ -1,8 +1,8 @@
 import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rendermime';
-import { Widget } from '@lumino/widgets';
 import { printable } from '../nbformat';
 import { MAX_TEXT, RunOutputs } from '../outputs';
 import { RunModel } from '../run';
+import { attach } from './cleanup';
 import { aRun, FakeServer, RUNNING, trans, until } from './fakes';
 
 const AT = { cell: 3, cell_id: 'c' };
@@ -11,7 +11,7 @@ function drawn(isTrusted = true) {
   const model = new RunModel({ api: new FakeServer().api, run: aRun(RUNNING), isTrusted });
   const rendermime = new RenderMimeRegistry({ initialFactories: standardRendererFactories });
   const widget = new RunOutputs(model, { rendermime, maxOutputs: 5, onGo: null, trans });
-  Widget.attach(widget, document.body);
+  attach(widget);
   const put = (data: object) => model.apply({ id: 1, type: 'output', data: { ...AT, ...data } as any });
   return { model, widget, put };
 }

@@ -7,6 +7,7 @@ import { LazyPanel } from '../lazy';
 import { PanelModel } from '../model';
 import { CommandIDs } from '../tokens';
 import type { IDescription, ISchema, Json } from '../tokens';
+import { attach, own } from './cleanup';
 import { aDescription, aRun, ENDED, events, FakeServer, json, RUNNING, trans } from './fakes';
 
 const PATH = 'a b.ipynb';
@@ -42,7 +43,7 @@ async function mounted(server: FakeServer, values: Partial<IDescription> = {}) {
   if (!server.answers.some(([pattern]) => pattern.test('GET /runs?'))) {
     server.on(/^GET \/runs\?/, json({ runs: [], cursor: null }));
   }
-  const model = new PanelModel({ api: server.api });
+  const model = own(new PanelModel({ api: server.api }));
   const host = new PlayedHost();
   const commands = new CommandRegistry();
   commands.addCommand(CommandIDs.cancel, { execute: () => model.current!.cancel() });
@@ -50,17 +51,13 @@ async function mounted(server: FakeServer, values: Partial<IDescription> = {}) {
   commands.addKeyBinding({ command: CommandIDs.run, keys: ['Accel Enter'], selector: 'body' });
   const { rendermime } = host;
   const place = new LazyPanel({ model, host: host as any, commands, rendermime, trans });
-  Widget.attach(place, document.body);
+  attach(place);
   MessageLoop.sendMessage(place, Widget.Msg.AfterShow);
   const panel = await place.load();
   model.show(PATH, { isDirty: false, save: async () => undefined });
   await waitFor(() => within(place.node).getByRole('button', { name: /^Run/ }));
   return { model, host, place, panel, ui: within(place.node) };
 }
-
-afterEach(() => {
-  document.body.replaceChildren();
-});
 
 const STRING = { type: 'string' };
 

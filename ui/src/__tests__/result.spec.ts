@@ -2,6 +2,7 @@ import { RenderMimeRegistry, standardRendererFactories } from '@jupyterlab/rende
 import { CommandRegistry } from '@lumino/commands';
 import { DockPanel, Widget } from '@lumino/widgets';
 import { ResultSection, wordsOfMove } from '../sections/result';
+import { attach } from './cleanup';
 import { aRun, ENDED, trans, until } from './fakes';
 
 /** A renderer that, as that of JSON, draws nothing any more once it was taken off the page. */
@@ -44,7 +45,7 @@ function shown(result: any, type: string) {
     } as any,
     () => undefined
   );
-  Widget.attach(section, globalThis.document.body);
+  attach(section);
   section.refresh();
   return { section, value: () => section.node.querySelector('.jp-NbExec-value')! };
 }
@@ -53,7 +54,7 @@ it('is still shown after it was moved to another place', async () => {
   const { section, value } = shown({ a: 1 }, 'application/json');
   await until(() => value().textContent!.includes('{"a":1}'));
   Widget.detach(section);
-  Widget.attach(section, document.body);
+  attach(section);
   await until(() => value().textContent!.includes('{"a":1}'));
   section.dispose();
 });

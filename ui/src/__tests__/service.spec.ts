@@ -2,17 +2,19 @@ import { ApiError } from '../api';
 import { NotAnObject, NotCancelled, NotSaved, ServiceModel } from '../service';
 import type { ISettings } from '../tokens';
 import { DEFAULT_SETTINGS } from '../tokens';
+import { own } from './cleanup';
 import { aDescription, aRun, ENDED, events, FakeServer, json, RUNNING, until } from './fakes';
 
 function served(server: FakeServer, settings: Partial<ISettings> = {}): ServiceModel {
   const started = new Set<string>();
-  const model = new ServiceModel({
-    path: 'a b.ipynb',
-    api: server.api,
-    started,
-    settings: () => ({ ...DEFAULT_SETTINGS, ...settings })
-  });
-  return model;
+  return own(
+    new ServiceModel({
+      path: 'a b.ipynb',
+      api: server.api,
+      started,
+      settings: () => ({ ...DEFAULT_SETTINGS, ...settings })
+    })
+  );
 }
 
 function aServer(): FakeServer {
@@ -163,7 +165,6 @@ describe('ServiceModel', () => {
     await vi.advanceTimersByTimeAsync(1100);
     vi.useRealTimers();
     expect(model.ahead).toBe(1);
-    model.dispose();
   });
 
   it('cancels, uses another kernel, and moves with its notebook', async () => {
@@ -177,7 +178,6 @@ describe('ServiceModel', () => {
     server.on(/^GET \/c/, json(aDescription({ path: 'c.ipynb' })));
     model.rename('c.ipynb');
     await until(() => model.description?.path === 'c.ipynb');
-    model.dispose();
   });
 
   it('uses a kernel that was chosen as long as the notebook has none', async () => {

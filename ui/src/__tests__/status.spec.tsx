@@ -1,9 +1,9 @@
 import { within } from '@testing-library/dom';
-import { Widget } from '@lumino/widgets';
 import React from 'react';
 import { Badge } from '../components/status';
 import { Rendered } from '../rendered';
 import type { Phase } from '../run';
+import { attach } from './cleanup';
 import { trans } from './fakes';
 
 const PHASES: Phase[] = [
@@ -18,8 +18,6 @@ const PHASES: Phase[] = [
   'gone'
 ];
 
-afterEach(() => document.body.replaceChildren());
-
 it('has a drawing of its own for each state, and a word', async () => {
   const widget = new Rendered(() => (
     <>
@@ -28,7 +26,7 @@ it('has a drawing of its own for each state, and a word', async () => {
       ))}
     </>
   ));
-  Widget.attach(widget, document.body);
+  attach(widget);
   await within(widget.node).findByText('error in cell 2');
   const badges = Array.from(widget.node.querySelectorAll('.jp-NbExec-badge'));
   const drawings = badges.map(badge => badge.querySelector('svg')!.innerHTML);

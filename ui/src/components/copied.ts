@@ -7,6 +7,9 @@ const COPIED = 3000;
 export function useCopied(key: string = ''): [boolean, () => void] {
   const [copied, setCopied] = React.useState<string | null>(null);
   React.useEffect(() => {
+    if (copied === null) {
+      return;
+    }
     const timer = setTimeout(() => setCopied(null), COPIED);
     return () => clearTimeout(timer);
   }, [copied]);
