@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import zmq.asyncio
@@ -52,10 +52,7 @@ class Opener:
                 is_owned=kernel.is_owned,
             )
         )
-        while not (await asyncio.wait({opening}, timeout=TICK))[0]:
-            if await kernel.death() is not None:
-                await self.submit(_fail(link))
-        return opening.result()
+        return await watched(opening, kernel, lambda: self.submit(_fail(link)))
 
     async def enter(self, opened: Opened, folder: str, session_name: str) -> bool:
         """Have a kernel that has executed nothing be as if it had been started in this folder."""
@@ -66,6 +63,19 @@ class Opener:
     async def close(self, opened: Opened) -> None:
         """Let go of a kernel."""
         await self.submit(_close(opened))
+
+
+async def watched(
+    opening: asyncio.Future[T], kernel: kernels.LeasedKernel, fail: Callable[[], Awaitable[object]]
+) -> T:
+    """Wait until a kernel has been opened. If it dies before, `fail` is to end that."""
+    try:
+        while not (await asyncio.wait({opening}, timeout=TICK))[0]:
+            if await kernel.death() is not None:
+                await fail()
+    finally:
+        opening.cancel()  # only if it is not over
+    return opening.result()
 
 
 async def _fail(link: connection.Link) -> None:

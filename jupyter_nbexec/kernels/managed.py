@@ -24,11 +24,9 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import ensure_async
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import forkserver, gateway, provisioner
+from jupyter_nbexec.kernels import forkserver, gateway, provisioner, sockets
 from jupyter_nbexec.kernels.opened import Opened
 
-#: Bytes that the name of a connection file may have if those of its sockets are to fit (they may have 107).
-MAX_SOCKET_PATH = 95
 #: Seconds that a kernel may take to end when it is asked to.
 FAREWELL = 3.0
 #: Kernels that may be about to end at once before runs wait for them.
@@ -41,7 +39,10 @@ _starting: ContextVar[Mapping[str, str] | None] = ContextVar("jupyter_nbexec_sta
 
 
 def look_after_own_kernels(
-    kernel_manager: MultiKernelManager, niceness: int, fork_servers: forkserver.ForkServers | None = None
+    kernel_manager: MultiKernelManager,
+    niceness: int,
+    names: sockets.SocketNames,
+    fork_servers: forkserver.ForkServers | None = None,
 ) -> None:
     """Let kernels that this extension starts, and no others, be watched by it alone.
 
@@ -71,7 +72,7 @@ def look_after_own_kernels(
             reaping.request_env = dict(request_env)
             reaping.niceness = niceness
             manager.provisioner = reaping
-            _use_sockets_of_files(manager)
+            _use_sockets_of_files(manager, names)
         return manager
 
     kernel_manager.kernel_manager_factory = make
@@ -111,19 +112,21 @@ def _is_local(manager: KernelManager) -> bool:
     return spec is not None and name == "local-provisioner"
 
 
-def _use_sockets_of_files(manager: KernelManager) -> None:
+def _use_sockets_of_files(manager: KernelManager, names: sockets.SocketNames) -> None:
     """Talk to an IPython kernel through files that only this user can open, rather than through ports.
 
     Any process of the machine can listen at a port of the kernel's, and a notebook that prints without end
-    fills the queues of the loopback network, at which the server's own clients wait, too.
+    fills the queues of the loopback network, at which the server's own clients wait, too. A port may also be
+    taken between its choice and the kernel's start: then ipykernel lives, and never answers.
     """
     spec = manager.kernel_spec
     is_ipykernel = spec is not None and any("ipykernel" in part for part in spec.argv)
-    prefix = os.path.abspath(os.path.splitext(manager.connection_file)[0])  # noqa: PTH100, PTH122
-    fits = len(os.fsencode(prefix)) < MAX_SOCKET_PATH
-    if is_ipykernel and fits and manager.transport == "tcp":
+    if not is_ipykernel or manager.transport != "tcp":
+        return
+    prefix = names.prefix(manager.connection_file)
+    if prefix is not None:
         manager.transport = "ipc"
-        manager.ip = f"{prefix}-ipc"  # as jupyter_client names them, and removes them
+        manager.ip = prefix  # jupyter_client removes them
 
 
 @functools.cache
@@ -269,8 +272,9 @@ class Starter:
         self._fork_servers = fork_servers
         self._endings: set[asyncio.Task[None]] = set()
         is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
+        self._names = sockets.SocketNames()
         if is_local:
-            look_after_own_kernels(kernel_manager, niceness, fork_servers)
+            look_after_own_kernels(kernel_manager, niceness, self._names, fork_servers)
 
     async def start_fork_servers(self, names: Iterable[str]) -> None:
         """Have kernels of these kernelspecs forked, as far as that is possible, when this returns."""
@@ -330,6 +334,7 @@ class Starter:
         await asyncio.gather(*self._endings)
         if self._fork_servers is not None:
             await self._fork_servers.stop()
+        self._names.remove()
 
     async def _start(self, kernel_id: str, request: kernels.KernelRequest) -> ManagedKernel:
         if gateway.is_gateway(self._kernels):

@@ -19,8 +19,6 @@ from jupyter_nbexec import execute, kernels, opening, result
 from jupyter_nbexec.kernels import connection
 from jupyter_nbexec.kernels.opened import Opened
 
-#: Seconds between looks at whether a kernel that is to answer lives.
-TICK = 0.25
 #: Seconds of silence after which one looks whether the kernel has replied.
 SLICE = 0.5
 #: Seconds of silence after which a kernel that is none of IPython's, and has put out nothing, will not.
@@ -126,13 +124,11 @@ class Line:
         link = connection.Link(limits.output_bytes)
         link.has_two_readers = False
         task = asyncio.create_task(cls._open(opener, kernel, limits, link, name))
-        try:
-            while not (await asyncio.wait({task}, timeout=TICK))[0]:
-                if await kernel.death() is not None:
-                    link.fail(connection.ConnectionLost())
-        finally:
-            task.cancel()  # only if it is not over
-        return task.result()
+
+        async def fail() -> None:
+            link.fail(connection.ConnectionLost())
+
+        return await opening.watched(task, kernel, fail)
 
     @classmethod
     async def _open(

@@ -47,6 +47,32 @@ async def test_lease(cold: pool.FreshSource, kernel_manager: Any) -> None:
     assert not await anyio.Path(connection_file).exists()
 
 
+@pytest.mark.skipif(not provisioner.is_supported(), reason="elsewhere kernels have ports")
+@pytest.mark.parametrize("folder", ["r", 3 * "runtime folder with a long name/"], ids=["short", "long"])
+async def test_sockets_of_files(
+    kernel_manager: Any, tmp_path_factory: pytest.TempPathFactory, folder: str
+) -> None:
+    """IPython's kernels have no port, however long the name of the server's runtime folder is."""
+    runtime = anyio.Path(tmp_path_factory.mktemp("t")) / folder
+    await runtime.mkdir(parents=True)
+    kernel_manager.connection_dir = str(runtime)
+    cold = pool.FreshSource(managed.Starter(kernel_manager, scrubbed_env=[], niceness=0))
+    async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
+        info = kernel.connection_info()
+        client = kernel_manager.get_kernel(kernel.id).client()
+        client.start_channels()
+        await client.wait_for_ready(timeout=60)
+        client.stop_channels()
+        assert info["transport"] == "ipc"
+        sockets = [anyio.Path(f"{info['ip']}-{info[f'{name}_port']}") for name in ("shell", "iopub", "hb")]
+        assert [await socket.is_socket() for socket in sockets] == [True] * 3
+        assert (sockets[0].parent == runtime) == (folder == "r")
+
+    await cold.stop()
+    assert [await socket.exists() for socket in sockets] == [False] * 3
+    assert not await sockets[0].parent.exists() or folder == "r"
+
+
 async def test_listing_while_it_starts(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """The server can list its kernels at every moment of a start."""
     is_over = False

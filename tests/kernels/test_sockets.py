@@ -1,0 +1,83 @@
+"""Names of the sockets of kernels."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_nbexec.kernels import sockets
+
+LONG = f"/{'x' * 60}/runtime/kernel-16495b00-aa57-4360-9d05-306842dd3d90.json"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The system's folder of temporary files, with a short name."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_beside_the_connection_file(temporary: Path) -> None:
+    """They are where jupyter_client puts them, as long as the system can open files with such names."""
+    names = sockets.SocketNames()
+
+    assert names.prefix("/run/kernel-1.json") == "/run/kernel-1-ipc"
+    longest = "/" + (sockets.MAX_PREFIX - 5) * "x"
+    assert names.prefix(f"{longest}.json") == f"{longest}-ipc"
+    assert names.prefix(f"{longest}é.json") != f"{longest}é-ipc"
+    assert names.prefix(f"{longest[:-1]}é.json") != f"{longest[:-1]}é-ipc"
+
+
+def test_a_folder_of_their_own(temporary: Path) -> None:
+    """Where those are too long they are in a folder that is short, closed to others, and goes away."""
+    names = sockets.SocketNames()
+    one, two = names.prefix(LONG), names.prefix(LONG)
+
+    assert one is not None
+    assert two is not None
+    assert one != two
+    (folder,) = temporary.iterdir()
+    assert Path(one).parent == Path(two).parent == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    Path(f"{one}-1").touch()
+    names.remove()
+    assert list(temporary.iterdir()) == []
+
+    assert names.prefix(LONG) is not None
+    assert len(list(temporary.iterdir())) == 1
+    del names
+    gc.collect()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_folder_that_was_tidied_away(temporary: Path) -> None:
+    """A server that runs for weeks is not left with a folder that is not there any more."""
+    names = sockets.SocketNames()
+    names.prefix(LONG)
+    (folder,) = temporary.iterdir()
+    shutil.rmtree(folder)
+
+    again = names.prefix(LONG)
+
+    assert again is not None
+    assert Path(again).parent.is_dir()
+    names.remove()
+
+
+def test_no_name_is_short_enough(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels then have ports, as those of others."""
+    deep = temporary / ("y" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    names = sockets.SocketNames()
+    assert names.prefix(LONG) is None
+    names.remove()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
+    assert names.prefix(LONG) is None
