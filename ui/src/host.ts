@@ -90,14 +90,14 @@ export class Host {
 
   /** Whether a code cell is selected, which could declare parameters. */
   canMakeParametersCell(path: string): boolean {
-    return this.panelOf(path)?.content.activeCell?.model.type === 'code';
+    return this._selectedCodeCell(path) !== null;
   }
 
   /** Tag the selected cell; undoing takes the tag away again. */
   async makeParametersCell(path: string): Promise<void> {
     const panel = this.panelOf(path);
-    const cell = panel?.content.activeCell;
-    if (!panel || cell?.model.type !== 'code') {
+    const cell = this._selectedCodeCell(path);
+    if (!panel || !cell) {
       return;
     }
     const tags = (cell.model.getMetadata('tags') ?? []) as string[];
@@ -204,6 +204,12 @@ export class Host {
       yes: this._trans.__('Replace'),
       no: this._trans.__('Choose another name')
     });
+  }
+
+  private _selectedCodeCell(path: string): NotebookPanel['content']['activeCell'] {
+    const cell = this.panelOf(path)?.content.activeCell;
+    // A notebook that is being closed still has the cell that was active, without its model.
+    return cell && !cell.isDisposed && cell.model.type === 'code' ? cell : null;
   }
 
   private _indexOf(panel: NotebookPanel, reference: ICellReference): number | null {

@@ -30,7 +30,7 @@ class PlayedNotebook extends Widget {
     rendermime: {},
     node: document.createElement('div'),
     model: { cells: Object.assign([this.cell], { get: () => this.cell }) },
-    activeCell: { model: this.cell },
+    activeCell: { model: this.cell, isDisposed: false },
     activeCellIndex: 0,
     activeCellChanged: new Signal<any, any>(this),
     scrollToItem: async (index: number) => void (this.scrolledTo = index),
@@ -112,6 +112,11 @@ describe('Host', () => {
     expect(host.hasParametersCell('b.ipynb')).toBeNull();
     expect(panel.context.saved).toBe(1);
     await host.makeParametersCell('b.ipynb');
+    // As it is while a notebook is being closed.
+    Object.assign(panel.content, { activeCell: { model: null, isDisposed: true } });
+    expect(host.canMakeParametersCell('a.ipynb')).toBe(false);
+    await host.makeParametersCell('a.ipynb');
+    expect(panel.context.saved).toBe(1);
   });
 
   it('opens documents, saves notebooks, and lists kernels', async () => {
