@@ -66,7 +66,8 @@ def test_from_a_checkout(node: str, prefix: Path, tmp_path: Path) -> None:
     elif not has_node(prefix, path):
         pytest.skip("the system has no Node.js, or an old one")
     checkout = tmp_path / "checkout"
-    left_out = shutil.ignore_patterns(".*", "labextension", "lib", "node_modules", "dist", "*.tsbuildinfo")
+    made = ("labextension", "lib", "node_modules", "dist", "*.tsbuildinfo", "__pycache__")
+    left_out = shutil.ignore_patterns(".*", *made)
     shutil.copytree(ROOT, checkout, ignore=left_out)
     for name in (".yarnrc.yml", ".prettierrc.json"):
         shutil.copy(ROOT / "ui" / name, checkout / "ui")
