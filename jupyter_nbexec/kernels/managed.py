@@ -24,7 +24,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import ensure_async
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import forkserver, gateway, provisioner, sockets
+from jupyter_nbexec.kernels import forkserver, gateway, provisioner, sockets, specs
 from jupyter_nbexec.kernels.opened import Opened
 
 #: Seconds that a kernel may take to end when it is asked to.
@@ -120,8 +120,7 @@ def _use_sockets_of_files(manager: KernelManager, names: sockets.SocketNames) ->
     taken between its choice and the kernel's start: then ipykernel lives, and never answers.
     """
     spec = manager.kernel_spec
-    is_ipykernel = spec is not None and any("ipykernel" in part for part in spec.argv)
-    if not is_ipykernel or manager.transport != "tcp":
+    if spec is None or not specs.is_ipykernel(spec.argv) or manager.transport != "tcp":
         return
     prefix = names.prefix(manager.connection_file)
     if prefix is not None:
@@ -342,8 +341,7 @@ class Starter:
         token = _starting.set(request.env)
         try:
             spec = await ensure_async(self._kernels.kernel_spec_manager.get_kernel_spec(request.name))
-            is_ipykernel = any("ipykernel" in part for part in spec.argv)
-            extra = IPYKERNEL_ARGUMENTS if is_ipykernel else []
+            extra = IPYKERNEL_ARGUMENTS if specs.is_ipykernel(spec.argv) else []
             await ensure_async(
                 self._kernels.start_kernel(
                     kernel_id=kernel_id,

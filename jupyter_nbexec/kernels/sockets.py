@@ -49,5 +49,6 @@ class SocketNames:
             self.remove()
             folder = tempfile.mkdtemp(prefix="nbexec-")
             self._folder = Path(folder)
+            # A TemporaryDirectory would warn at the end of a server that could not remove it itself.
             self._removal = weakref.finalize(self, shutil.rmtree, folder, True)  # noqa: FBT003
         return self._folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ class Spec:
     is_ipykernel: bool = False
 
 
+def is_ipykernel(argv: Iterable[object]) -> bool:
+    """Whether a kernelspec's command starts IPython's kernel, by its own name."""
+    return any("ipykernel" in str(part) for part in argv)
+
+
 async def find(manager: Any, name: str) -> Spec:
     """Find a kernelspec. Raises what the manager raises where there is none, and Unreachable."""
     try:
@@ -34,8 +39,7 @@ async def find(manager: Any, name: str) -> Spec:
         language, argv = fields.get("language"), fields.get("argv") or []
     else:
         language, argv = found.language, found.argv
-    is_ipykernel = any("ipykernel" in str(part) for part in argv)
-    return Spec(name=name, language=language or None, is_ipykernel=is_ipykernel)
+    return Spec(name=name, language=language or None, is_ipykernel=is_ipykernel(argv))
 
 
 async def names(manager: Any) -> list[str]:
