@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import stat
 import tempfile
@@ -53,7 +52,6 @@ def test_a_folder_of_their_own(temporary: Path) -> None:
     assert names.prefix(LONG) is not None
     assert len(list(temporary.iterdir())) == 1
     del names
-    gc.collect()
     assert list(temporary.iterdir()) == []
 
 

@@ -89,9 +89,6 @@ def serving(application: str, folder: Path, *options: str) -> Iterator[Server]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values), encoding="utf-8")
     token = secrets.token_hex(16)
-    # Kernels of open notebooks would have ports, which the servers of two workers take from one another;
-    # the names of socket files have to be short.
-    runtime = Path(tempfile.mkdtemp(prefix="nbexec-ui-"))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -99,21 +96,23 @@ def serving(application: str, folder: Path, *options: str) -> Iterator[Server]:
         "JUPYTER_TOKEN": token,
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "data"),
-        "JUPYTER_RUNTIME_DIR": str(runtime),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
     }
     command = [PYTHON, "-m", "jupyter", application, "--no-browser", "--allow-root", "--port=0"]
     command += [f"--ServerApp.root_dir={root}", "--NbExec.max_concurrent_runs=2", *options]
+    # Kernels of open notebooks would have ports, which the servers of two workers take from one another;
+    # the names of socket files have to be short.
     command += ["--KernelManager.transport=ipc"]
-    with (folder / "log").open("wb") as log:
+    short = tempfile.TemporaryDirectory(prefix="nbexec-ui-", ignore_cleanup_errors=True)
+    with short as runtime, (folder / "log").open("wb") as log:
+        environment["JUPYTER_RUNTIME_DIR"] = runtime
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
         try:
-            url = wait_for(process, runtime, folder / "log")
+            url = wait_for(process, Path(runtime), folder / "log")
             yield Server(url=url, token=token, root=root, folder=folder)
         finally:
             processes.end(process, folder / "log")
-            shutil.rmtree(runtime, ignore_errors=True)
 
 
 def wait_for(process: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:

@@ -28,7 +28,4 @@ it('can be closed as a tab only, and goes back to its place then', async () => {
   expect(panel.title.closable).toBe(false);
   expect(panel.title.label).toBe('');
   expect(panel.isDisposed).toBe(false);
-  for (const widget of [side, main]) {
-    widget.dispose();
-  }
 });

@@ -31,7 +31,6 @@ it('draws outputs as they come, and takes them away', async () => {
   await until(() => widget.node.textContent!.includes('new'));
   model.apply({ id: 3, type: 'clear', data: { ...AT, wait: false } });
   expect(widget.node.textContent).not.toContain('one');
-  widget.dispose();
 });
 
 it('can be scrolled by keys', async () => {
@@ -39,7 +38,6 @@ it('can be scrolled by keys', async () => {
   put({ output_type: 'stream', name: 'stdout', text: 'printed' });
   put({ output_type: 'execute_result', data: { 'text/plain': 'value' }, metadata: {}, execution_count: 1 });
   await until(() => widget.node.querySelectorAll('pre[tabindex="0"]').length === 2);
-  widget.dispose();
 });
 
 it('draws no more text than anybody reads', async () => {

@@ -56,16 +56,14 @@ it('is still shown after it was moved to another place', async () => {
   Widget.detach(section);
   attach(section);
   await until(() => value().textContent!.includes('{"a":1}'));
-  section.dispose();
 });
 
 it('has the colours that a terminal would have', async () => {
-  const { section, value } = shown('\u001b[33m6\u001b[39m', 'text/plain');
+  const { value } = shown('\u001b[33m6\u001b[39m', 'text/plain');
   await until(() => value().querySelector('.ansi-yellow-fg'));
   expect(value().textContent).toContain('6');
   expect(value().textContent).not.toContain('[33m');
   await until(() => value().querySelector('pre')!.tabIndex === 0);
-  section.dispose();
 });
 
 it('can be moved to where it is not', () => {
