@@ -223,13 +223,18 @@ class Lab:
     def close_all(self) -> None:
         """Close all documents without saving."""
         self.page.keyboard.press("Escape")
+        # What is closed before it has its kernel makes JupyterLab, and extensions that wait for
+        # the kernel, throw errors of their own: a session that starts is waited for.
         self.page.evaluate(
-            """() => {
-                for (const widget of [...window.jupyterapp.shell.widgets('main')]) {
-                    if (widget.context) {
-                        widget.context.model.dirty = false;
-                        widget.dispose();
-                    }
+            """async () => {
+                const open = [...window.jupyterapp.shell.widgets('main')].filter(widget => widget.context);
+                await Promise.allSettled(open.map(async ({ context }) => {
+                    await context.ready;
+                    await context.sessionContext.initialize();
+                }));
+                for (const widget of open) {
+                    widget.context.model.dirty = false;
+                    widget.dispose();
                 }
             }"""
         )
