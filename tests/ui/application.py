@@ -136,6 +136,16 @@ class Panel:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.node.inner_text()}") from None
 
+    def execute(self, button: Locator | None = None) -> None:
+        """Press Run, or another button, and wait until that run (not one before it) has succeeded."""
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "POST" and "/api/nbexec/" in answer.url
+        ):
+            (button or self.run).click()
+        # It is disabled from then on.
+        expect(self.run).to_be_enabled()
+        self.expect("ok")
+
     def give(self, values: str) -> None:
         """Type values as JSON."""
         self.node.get_by_role("button", name="JSON", exact=True).click()
@@ -194,6 +204,10 @@ class Lab:
         script = "args => window.jupyterapp.commands.execute('docmanager:open', args).then(() => null)"
         kernel = {"kernel": self.server.kernel} if shares_kernel else {}
         self.page.evaluate(script, {"path": path, **kernel})
+        self.wait_until_open(path)
+
+    def wait_until_open(self, path: str) -> None:
+        """Wait until a notebook is in front, and can be seen."""
         self.page.wait_for_function(
             """path => {
                 const widget = window.jupyterapp.shell.currentWidget;

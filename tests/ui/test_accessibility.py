@@ -36,8 +36,7 @@ def test_axe_finds_nothing(lab: Lab) -> None:
     """The form with all kinds of fields, a result, a refusal, an error, the call and the history."""
     panel = lab.serve(lab.server.write("everything.ipynb", CELLS))
     lab.page.evaluate("source => { (0, eval)(source); }", AXE.read_text(encoding="utf-8"))
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.section("History").click()
     expect(panel.rows.first).to_be_visible()
     check(lab)

@@ -40,9 +40,7 @@ def test_values_arrive_as_they_are_seen(lab: Lab) -> None:
     expect(panel.node.get_by_label("tags, item 2")).to_be_focused()
     lab.page.keyboard.type("b")
 
-    panel.run.click()
-
-    panel.expect("ok")
+    panel.execute()
     (run,) = lab.server.runs("types.ipynb")
     assert run["parameters"] == {"note": "first\nsecond!\nthird", "tags": ["a", "b"]}
     expect(panel.value).to_contain_text("2026-01-02")
@@ -118,8 +116,7 @@ def test_a_notebook_is_not_replaced_unasked(lab: Lab) -> None:
     other = lab.server.root / lab.server.write("other place.ipynb", ["'mine'"])
     before = other.read_bytes()
     panel = lab.serve(lab.server.write("executed.ipynb", ["'yours'"]))
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.node.get_by_role("button", name="Save executed notebook as").click()
     dialog = lab.page.locator("dialog")
     dialog.get_by_role("textbox").fill(other.name)
@@ -131,7 +128,7 @@ def test_a_notebook_is_not_replaced_unasked(lab: Lab) -> None:
 
     dialog.get_by_role("button", name="Save", exact=True).click()
     dialog.get_by_role("button", name="Replace").click()
-    lab.page.locator(".jp-NotebookPanel", has_text="yours").last.wait_for()
+    lab.wait_until_open(other.name)
     # JupyterLab saves it again as it opens it, and meanwhile there may be half of it.
     assert eventually(lambda: _sources(other) == ["'yours'"])
 
@@ -154,7 +151,6 @@ def test_values_by_name_have_a_name_each(lab: Lab) -> None:
     expect(panel.node.get_by_text("This name is given twice.")).to_be_visible()
     expect(panel.run).to_be_disabled()
     panel.node.get_by_label("Name 2", exact=True).fill("whom")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     (run,) = lab.server.runs("free.ipynb")
     assert run["parameters"] == {"who": "one", "whom": "two"}

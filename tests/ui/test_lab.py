@@ -62,8 +62,7 @@ def test_the_copied_curl_command_gives_the_same_result(lab: Lab) -> None:
     done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True, env=environment)
 
     assert json.loads(done.stdout)["result"] == 22
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("22")
 
 
@@ -105,8 +104,7 @@ def test_a_run_of_the_history_is_run_again(lab: Lab) -> None:
     panel = lab.serve("sum.ipynb")
     panel.field("a").fill("5")
     panel.field("b").fill("6")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.node.get_by_role("button", name="Reset").click()
     expect(panel.field("a")).to_have_value("1")
     panel.section("History").click()
@@ -114,10 +112,9 @@ def test_a_run_of_the_history_is_run_again(lab: Lab) -> None:
     expect(first).to_contain_text("a=5 b=6")
     count = len(lab.server.runs("sum.ipynb"))
 
-    first.get_by_role("button", name=re.compile("Run again")).click()
+    panel.execute(first.get_by_role("button", name=re.compile("Run again")))
 
     expect(panel.rows).to_have_count(count + 1)
-    panel.expect("ok")
     expect(panel.value).to_contain_text("11")
     assert [run["parameters"] for run in lab.server.runs("sum.ipynb")[:2]] == [{"a": 5, "b": 6}] * 2
 
@@ -143,9 +140,7 @@ def test_unsaved_changes_are_saved_first(lab: Lab) -> None:
     )
     expect(panel.field("y")).to_have_count(0)
 
-    panel.run.click()
-
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("12")
     expect(panel.field("y")).to_have_value("4")
 
@@ -203,8 +198,7 @@ def test_a_path_may_have_any_characters(lab: Lab) -> None:
     """A space, `#`, a percent sign and letters of all alphabets are parts of a name like others."""
     path = lab.server.write("été 1/100% #1 ± 数.ipynb", [("n: int = 20", "parameters"), "n + 1"])
     panel = lab.serve(path)
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("21")
 
     environment = {**os.environ, "JUPYTER_TOKEN": lab.server.token}
@@ -246,8 +240,7 @@ def test_a_cell_becomes_the_parameters_cell(lab: Lab) -> None:
     panel.node.get_by_role("button", name="Make the selected cell the parameters cell").click()
 
     expect(panel.field("n")).to_have_value("2")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("42")
 
 
@@ -261,8 +254,7 @@ def test_a_notebook_in_another_language_takes_values_by_name(lab: Lab, server: S
     panel.node.get_by_role("button", name="Add a value").click()
     panel.node.get_by_label("Name 1", exact=True).fill("who")
     panel.node.get_by_label("Value 1", exact=True).fill("me")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     (run,) = server.runs("other.ipynb")
     assert run["parameters"] == {"who": "me"}
 
@@ -276,8 +268,7 @@ def test_a_notebook_that_is_not_open_is_served(lab: Lab) -> None:
     lab.page.get_by_role("menuitem", name="Run as Service").click()
     panel = lab.panel
     expect(panel.node.get_by_role("heading", name="closed.ipynb")).to_be_visible()
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("3")
 
 
@@ -325,8 +316,7 @@ def test_all_of_it_at_200_percent(lab: Lab) -> None:
     """On half the space nothing is cut off: what does not fit is scrolled to, downwards only."""
     panel = lab.serve("sum.ipynb")
     lab.page.set_viewport_size({"width": SIZE["width"] // 2, "height": SIZE["height"] // 2})
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.section("History").click()
     sizes = lab.page.evaluate(
         """() => [...document.querySelectorAll('.jp-NbExec-section')].map(node =>
@@ -334,8 +324,7 @@ def test_all_of_it_at_200_percent(lab: Lab) -> None:
     )
     assert len(sizes) == 4
     assert all(excess <= 0 and right <= SIZE["width"] // 2 for excess, right in sizes), sizes
-    for button in ("Copy", "Run again"):
-        panel.node.get_by_role("button", name=button, exact=True).click()
-    panel.expect("ok")
+    panel.node.get_by_role("button", name="Copy", exact=True).click()
+    panel.execute(panel.node.get_by_role("button", name="Run again", exact=True))
     panel.section("History").click()
     lab.page.set_viewport_size(SIZE)

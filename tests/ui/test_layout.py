@@ -46,8 +46,7 @@ def test_each_field_is_seen_where_there_is_little_room(resized: Lab, size: Viewp
     """With all sections open and a result, a field that gets the focus by Tab is not below the buttons."""
     panel = resized.serve(resized.server.write("many_fields.ipynb", [(MANY, "parameters"), "'x' * 3000"]))
     resized.page.set_viewport_size(size)
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.section("History").click()
     expect(panel.rows.first).to_be_visible()
 
@@ -79,8 +78,7 @@ def test_nothing_is_cut_off_where_there_is_room(lab: Lab) -> None:
     expect(panel.node.get_by_label("as JSON")).to_be_visible()
     expect_all_of_it(lab)
     panel.node.get_by_role("button", name="Form", exact=True).click()
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect_all_of_it(lab)
 
     panel = lab.serve(lab.server.write("roomy_by_name.ipynb", ["1"]))
@@ -111,8 +109,7 @@ def test_what_was_moved_by_hand_stays(resized: Lab) -> None:
     resized.page.wait_for_function(f"() => ({CUT_OFF})().length === 1")
     height = sections.first.evaluate("node => node.offsetHeight")
 
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     panel.section("History").click()
     expect(panel.rows.first).to_be_visible()
     panel.section("History").click()
@@ -127,8 +124,7 @@ def test_what_was_moved_by_hand_stays(resized: Lab) -> None:
 def test_the_result_moves_with_the_panel(lab: Lab) -> None:
     """In a tab, and at the right again when that is closed, the result is what it was."""
     panel = lab.serve(lab.server.write("moved.ipynb", ["{'answer': [42]}"]))
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("answer")
     panel.node.get_by_role("button", name="Open in a tab").click()
     tab = lab.page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text="Run as service")

@@ -17,8 +17,7 @@ def test_a_notebook_is_run(notebook7: Notebook7) -> None:
     panel = notebook7.serve("iris.ipynb")
     panel.field("petal_length").fill("6")
     panel.field("petal_width").fill("2.1")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text('"virginica"')
     expect(panel.outputs.locator("img")).to_be_visible()
 
@@ -39,8 +38,7 @@ def test_from_a_refusal_to_the_history(notebook7: Notebook7) -> None:
     expect(panel.node.get_by_text("must be a number")).to_be_visible()
     expect(panel.field("a")).to_be_focused()
     panel.field("a").fill("20")
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     expect(panel.value).to_contain_text("22")
 
     panel.node.get_by_role("button", name="Copy", exact=True).click()

@@ -33,8 +33,7 @@ def test_scrolling_is_smooth(lab: Lab, record_property: Callable[[str, object], 
     table = "import json\nprint(json.dumps(list(range(100_000))))"
     path = lab.server.write("large.ipynb", [source, html, table, "'done'"])
     panel = lab.serve(path)
-    panel.run.click()
-    panel.expect("ok")
+    panel.execute()
     multiply(Path(next(iter(lab.server.folder.rglob("runs.sqlite")))), path, 2000)
     panel.section("History").click()
     panel.section("Parameters").click()
