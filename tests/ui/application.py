@@ -140,8 +140,9 @@ class Panel:
         """Press Run, or another button, and wait until that run (not one before it) has succeeded."""
         with self.page.expect_response(
             lambda answer: answer.request.method == "POST" and "/api/nbexec/" in answer.url
-        ):
+        ) as answer:
             (button or self.run).click()
+        assert answer.value.status == 202
         # It is disabled from then on.
         expect(self.run).to_be_enabled()
         self.expect("ok")
