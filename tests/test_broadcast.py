@@ -311,8 +311,8 @@ JSON = st.recursive(
     | st.sampled_from(
         ["\n", "\r\n", "a\u2028b\u2029c\x85\x0b\x0c\x1c\x1d\x1e", "\ud800", "data: x\n\nid: 7"]
     ),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
 )
 
 
@@ -344,7 +344,7 @@ def as_json(value: Any) -> Any:
     return value
 
 
-@hypothesis.given(st.lists(st.dictionaries(st.text(), JSON), max_size=5))
+@hypothesis.given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=3))
 def test_encoded_events_are_read_again(data: list[dict[str, Any]]) -> None:
     """Whatever an event holds, a parser gets it back as strict JSON, from one line."""
 

@@ -148,14 +148,26 @@ def test_what_json_does_not_have_is_refused_everywhere(language: base.Language, 
         language.literal(value)
 
 
+def deep(levels: int) -> Any:
+    """Nest a list that often."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @each_language
 def test_depth_is_bounded_everywhere(language: base.Language) -> None:
-    """A value a million levels deep is refused before anything recurses into it."""
-    value: Any = 1
-    for _ in range(1_000_000):
-        value = [value]
+    """A value deeper than Python can recurse is refused before anything recurses into it."""
     with pytest.raises(base.Unwritable):
-        language.literal(value)
+        language.literal(deep(10_000))
+
+
+def test_no_depth_is_too_much() -> None:
+    """A million levels, which would overflow the stack of the process itself, are refused alike."""
+    value = deep(1_000_000)
+    with pytest.raises(base.Unwritable):
+        languages.find(None, "python").literal(value)
     while isinstance(value, list):  # freeing it in one go would overflow the stack of older Pythons
         (value,) = value
 
