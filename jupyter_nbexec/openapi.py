@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 _Object: TypeAlias = "dict[str, Any]"
 
 _ROOT: Final = "/api/nbexec"
+#: Where a schema has names that its author chose, and where it has values.
+_NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_VALUES: Final = frozenset({"default", "const", "enum", "example", "examples"})
+#: In Markdown, what loads an image, and what begins HTML.
+_IMAGE: Final = re.compile(r"!+(?=\[)")
+_HTML: Final = re.compile(r"<(?=[A-Za-z/!?])")
+
 #: Under which headings the operations are shown.
 _NOTEBOOKS: Final = "Notebooks"
 _RUNS: Final = "Runs"
@@ -77,11 +85,12 @@ def endpoints(
     paths: _Object = {}
     for prefix, table in tables.items():
         paths |= endpoint_documents.paths(table, prefix=prefix.rstrip("/"), names=names)
-    return {
+    document = {
         **_head(title, description, version=version, base_url=base_url),
         "paths": paths,
         "components": _components(),
     }
+    return _inert(document)  # type: ignore[no-any-return]
 
 
 def service(
@@ -101,7 +110,7 @@ def service(
         required=["parameters"] if needs_body else [],
     )
     request = {"$ref": "#/components/schemas/ServiceRequest"}
-    return {
+    document = {
         **_head(path, f"Run the notebook {path} by HTTP.", version=version, base_url=base_url),
         "paths": {
             f"{_ROOT}/{quote(path)}": {
@@ -118,6 +127,29 @@ def service(
         },
         "components": components,
     }
+    return _inert(document)  # type: ignore[no-any-return]
+
+
+def inert(description: str) -> str:
+    """Let a description, which is shown as Markdown, load nothing: images become links, and HTML text."""
+    return _HTML.sub("&lt;", _IMAGE.sub("", description))
+
+
+def _inert(document: Any) -> Any:
+    """A document whose descriptions load nothing; a notebook may have written them."""
+    if isinstance(document, list):
+        return [_inert(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    made: _Object = {}
+    for key, value in document.items():
+        if key == "description" and isinstance(value, str):
+            made[key] = inert(value)
+        elif key in _NAMED and isinstance(value, dict):
+            made[key] = {name: _inert(each) for name, each in value.items()}
+        else:
+            made[key] = value if key in _VALUES else _inert(value)
+    return made
 
 
 def _defaults(schema: _Object) -> _Object:

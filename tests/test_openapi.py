@@ -8,10 +8,12 @@ from datetime import datetime, timezone
 from typing import Any
 
 import jsonschema
+import nbformat
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from jupyter_nbexec import documents, errors, handlers, models, openapi, requests
+from jupyter_nbexec.endpoints import annotated
 
 DOCUMENT = openapi.document(version="1.2.3", base_url="/user/me/")
 PARAMETERS = {
@@ -196,6 +198,31 @@ def test_every_field_is_described() -> None:
     """The schema has the fields of a request, no more and no fewer."""
     known = {field.name for field in dataclasses.fields(models.RunRequest)} - {"path", "caller"}
     assert set(DOCUMENT["components"]["schemas"]["SentRunRequest"]["properties"]) == known
+
+
+def test_descriptions_load_nothing() -> None:
+    """What notebooks say of themselves is Markdown without images and HTML; values stay as they are."""
+    bad, good = (
+        "Is 1 < 2? !![x](/y) ![x][y] <img src=y> a<b <!-- -->",
+        "Is 1 < 2? [x](/y) [x][y] &lt;img src=y>",
+    )
+    good += " a&lt;b &lt;!-- -->"
+    own = {"type": "object", "description": bad, "default": {"description": bad}}
+    named = {"description": own, "default": own, "x": {"anyOf": [own]}}
+    schema = {"type": "object", "properties": named, "additionalProperties": False}
+    cells = [nbformat.v4.new_markdown_cell(bad), nbformat.v4.new_code_cell("# GET /x\nprint(1)")]
+    table = annotated.parse(cells, [None, None], "#")
+    path = "![x](y) <b>.ipynb"
+    document = openapi.service(version="1", base_url="/", path=path, schema=schema, table=table)
+
+    parameters = document["components"]["schemas"]["Parameters"]["properties"]
+    for each in (parameters["description"], parameters["default"], parameters["x"]["anyOf"][0]):
+        assert each == {**own, "description": good}
+    found = [item["get"].get("description") for item in document["paths"].values()]
+    assert found == [None, good]
+    assert document["info"]["description"] == "Run the notebook [x](y) &lt;b>.ipynb by HTTP."
+    alone = openapi.endpoints({"": table}, title="t", description=bad, version="1", base_url="/")
+    assert (alone["info"]["description"], alone["paths"]["/x"]["get"]["description"]) == (good, good)
 
 
 def test_typed_parameters() -> None:
