@@ -160,8 +160,11 @@ class Services:
         await self._kitchen.settle()
 
     async def version(self, path: str) -> Version:
-        """Read the notebook at a contents path as it is stored now. Raises as reading it does."""
-        return (await self._current(path))[1]
+        """Read the notebook at a contents path as it is stored now. Raises as reading it does.
+
+        Who looks executes nothing: kernels of a version that is no longer live stay until the next call.
+        """
+        return (await self._current(path, is_call=False))[1]
 
     async def call(self, path: str, asked: Request, call: crews.Call) -> response.Answer:
         """Answer a request to an endpoint of the notebook at a contents path.
@@ -248,7 +251,7 @@ class Services:
 
     # Versions
 
-    async def _current(self, path: str) -> tuple[_Service, Version]:
+    async def _current(self, path: str, *, is_call: bool = True) -> tuple[_Service, Version]:
         """Find the notebook as it is stored now; it is read again only if it looks different."""
         # As for reading it: `//x` is no other way to write `x`.
         if "" in path.split("/"):
@@ -258,22 +261,26 @@ class Services:
         look = await self._look(path)
         if service is not None and service.is_live(look) and service.version is not None:
             return service, service.version
-        return await self._reload(path, look)
+        return await self._reload(path, look, is_call=is_call)
 
-    async def _reload(self, path: str, look: notebooks.Look | None) -> tuple[_Service, Version]:
+    async def _reload(
+        self, path: str, look: notebooks.Look | None, *, is_call: bool
+    ) -> tuple[_Service, Version]:
         service = self._services.setdefault(path, _Service())
         async with service.lock:
             if self._services.get(path) is not service:
                 # Who had the lock could not read it, and has forgotten it.
-                return await self._reload(path, look)
+                return await self._reload(path, look, is_call=is_call)
             if service.is_live(look) and service.version is not None:
                 return service, service.version
             try:
                 version = await self._read_settled(path)
             except Exception:
-                self._forget(path, service)
+                if is_call or service.crew is None:
+                    self._forget(path, service)
                 raise
-            self._adopt(service, version)
+            if is_call or service.crew is None:
+                self._adopt(service, version)
             return service, version
 
     async def _read_settled(self, path: str) -> Version:

@@ -107,6 +107,36 @@ async def test_read_that_fails_beside_one_that_does_not() -> None:
     assert crew.is_over
 
 
+async def test_look_at_what_has_changed() -> None:
+    """Who only looks at a notebook that has changed runs nothing of it, and takes no kernel from callers."""
+    played = Played()
+    played.content.cells.insert(0, nbformat.v4.new_code_cell("x = 1"))
+    service, version = await played.services._current("a.ipynb")
+    crew = played.services._crew(service, version)
+    crew.start(1)
+    with anyio.fail_after(DEADLINE):
+        while played.made < 1:
+            await asyncio.sleep(0)
+        played.content.cells[0].source = "x = 2"
+        played.modified += timedelta(minutes=1)
+        seen = await played.services.version("a.ipynb")
+        played.read = unreadable
+        played.modified += timedelta(minutes=1)
+        with pytest.raises(errors.NotebookNotFound):
+            await played.services.version("a.ipynb")
+        await asyncio.sleep(0)
+
+        assert "x = 2" in seen.recipe.cells[0]["source"]
+        assert service.crew is crew
+        assert (played.made, crew.is_retired) == (1, False)
+        await played.services.stop()
+
+
+def unreadable() -> None:
+    """Stand for a notebook that is gone."""
+    raise errors.NotebookNotFound
+
+
 async def test_call_that_comes_as_it_stops() -> None:
     """A call that was on its way when the server began to stop begins nothing that nobody would end."""
     played = Played()
