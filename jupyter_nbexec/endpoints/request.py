@@ -15,7 +15,9 @@ from jupyter_nbexec import errors, languages
 NAME: Final = "REQUEST"
 """The variable that a notebook reads."""
 
-CREDENTIAL_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorization", "x-xsrftoken"})
+CREDENTIAL_HEADERS: Final = frozenset(
+    {"authorization", "cookie", "proxy-authorization", "x-csrftoken", "x-xsrftoken"}
+)
 """Headers that are the server's business: no notebook sees them."""
 
 CREDENTIAL_ARGUMENTS: Final = frozenset({"token", "_xsrf"})

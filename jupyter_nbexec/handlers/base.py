@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import ipaddress
 import json
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
+import jinja2
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
@@ -28,6 +31,9 @@ SETTLING = 2.0
 #: What may stand in a URL: what jupyter_server itself reads there. All else is in the body: URLs are logged.
 QUERY = frozenset({"token", "_xsrf", "no_track_activity"})
 
+#: What who is nobody is told, whatever it was that found it out.
+NOT_AUTHENTICATED = "Not authenticated: send `Authorization: token …`."
+
 #: Codes for what jupyter_server and tornado refuse by themselves.
 CODES = {
     400: "invalid_request",
@@ -37,6 +43,13 @@ CODES = {
     405: "method_not_allowed",
     413: "body_too_large",
 }
+
+
+PACKAGE: Final = Path(__file__).parents[1]
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(PACKAGE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +95,8 @@ class NbexecHandler(APIHandler):
     has_reasons = False
     #: Methods that the resource has, for `Allow`.
     methods: tuple[str, ...] = ("GET", "HEAD")
+    #: Whether the server goes by the name that it was asked under.
+    _is_host_known = True
 
     @property
     def parts(self) -> Parts:
@@ -135,6 +150,28 @@ class NbexecHandler(APIHandler):
         if not allowed:
             raise web.HTTPError(403, "%s", f"You are not authorized to {action} {resource}.")
 
+    async def require_reading(self) -> None:
+        """Raise 403 unless the user may know which notebooks there are, and what is in them."""
+        if self.parts.require_kernel_authorization:
+            await self.require("read", "contents")
+
+    async def require_execution(self) -> None:
+        """Running a notebook is running code and reading a file: a site's own rules for these count too."""
+        await self.require("execute", RESOURCE)
+        if self.parts.require_kernel_authorization:
+            await self.require("execute", "kernels")
+        await self.require_reading()
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether it was asked who sends this, and it is nobody."""
+        return self._is_host_known and hasattr(self, "_jupyter_current_user") and not self.current_user
+
+    def check_host(self) -> bool:
+        """As inherited, and remembered: who comes by a name of another host is not asked who they are."""
+        self._is_host_known = super().check_host()
+        return self._is_host_known
+
     def query(self, name: str) -> str | None:
         """What the URL says of this, as it was sent: tornado itself would strip it and replace controls."""
         values = self.request.query_arguments.get(name)
@@ -174,6 +211,11 @@ class NbexecHandler(APIHandler):
                 code="internal_error",
                 reference=self._reference,
             )
+        if status_code in (401, 403) and self.is_nobody:
+            # That a token of another kind is missing, which jupyter_server looks for first, is no help.
+            document["message"] = NOT_AUTHENTICATED
+        if status_code == 403 and not self._is_host_known:
+            document["message"] = "This server does not go by that name: see ServerApp.local_hostnames."
         if status_code == 405 and not isinstance(error, errors.NbexecError):
             self.set_header("Allow", ", ".join(self.methods))
             document["message"] = f"Only {', '.join(self.methods)} can be used here."
@@ -204,10 +246,14 @@ class GatedHandler(NbexecHandler):
     #: Kernel Gateway's clients read it.
     has_reasons = True
 
+    def check_host(self) -> bool:
+        """As inherited, and by any address: it is names that somebody else can make to point here."""
+        self._is_host_known = _is_address(self.request.host_name) or super().check_host()
+        return self._is_host_known
+
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """As inherited, but who is nobody gets 401."""
-        is_nobody = hasattr(self, "_jupyter_current_user") and not self.current_user
-        if status_code == 403 and is_nobody and self.identity_provider.auth_enabled:
+        if status_code == 403 and self.is_nobody and self.identity_provider.auth_enabled:
             status_code = 401
             kwargs.pop("exc_info", None)
         super().send_error(status_code, **kwargs)
@@ -301,9 +347,22 @@ class BodyHandler(NbexecHandler):
         super().on_connection_close()
 
 
+def render(template: str, **values: str) -> str:
+    """Write a page of ours; values are text in it, whatever they hold."""
+    return _TEMPLATES.get_template(template).render(**values)
+
+
 def summary(request: httputil.HTTPServerRequest) -> str:
     """Name a request in the log, without its query: it may hold a token."""
     return f"{request.method} {request.path} ({request.remote_ip})"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _error_in(kwargs: dict[str, Any]) -> BaseException | None:

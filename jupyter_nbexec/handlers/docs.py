@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from pathlib import Path
 from typing import Final
 
-import jinja2
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_escape, url_path_join
@@ -14,20 +12,16 @@ from tornado import web
 
 from jupyter_nbexec.handlers import base
 
-PACKAGE: Final = Path(__file__).parents[1]
-STATIC: Final = PACKAGE / "static"
+STATIC: Final = base.PACKAGE / "static"
 #: What scripts/build_backend.py puts there.
 SWAGGER_UI: Final = STATIC / "swagger-ui"
 
-#: All comes from this server, nothing is inline; Swagger UI's stylesheet has its icons in itself.
+#: All comes from this server, nothing is inline; Swagger UI's stylesheet has its icons in itself. No other
+#: image is loaded: what notebooks say of themselves is shown here, and an address may be that of an endpoint.
 POLICY: Final = (
-    "script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'"
 )
-
-_PAGE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(PACKAGE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
-).get_template("docs.html")
 
 
 class PageHandler(base.NbexecHandler):
@@ -45,7 +39,7 @@ class PageHandler(base.NbexecHandler):
             raise web.HTTPError(HTTPStatus.NOT_IMPLEMENTED, message)
         # The page sends the token of this cookie; reading it sets it.
         _ = self.xsrf_token
-        page = _PAGE.render(title=title, static=static, document=document)
+        page = base.render("docs.html", title=title, static=static, document=document)
         self.finish(page, set_content_type="text/html; charset=UTF-8")
 
 

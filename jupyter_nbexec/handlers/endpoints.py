@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hmac
 import re
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
 
-from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.utils import url_path_join
 from tornado import httputil, web
 
 from jupyter_nbexec import background, errors, negotiation, render
@@ -15,8 +19,28 @@ from jupyter_nbexec.handlers import base
 from jupyter_nbexec.serving import crew, services
 
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 #: A notebook's contents path, before the path of an endpoint.
 _NOTEBOOK = re.compile(r".+?\.ipynb(?=/)")
+
+#: The field beside the XSRF token in the form of our page that asks: with it, a POST stands for the GET.
+CONFIRMED: Final = "_nbexec_get"
+#: Bytes of a form that may be read before the XSRF token in it was seen.
+FORM_BYTES: Final = 1 << 16
+#: What the page that asks may do: be styled, and post to where it is. Nobody can lay it under another.
+ASK_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Unproven(web.HTTPError):
+    """A call that a browser may have made by itself, for the sake of what a page shows."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            HTTPStatus.FORBIDDEN,
+            "A call by a cookie needs the XSRF token, in the header `X-XSRFToken` or a form's field `_xsrf`.",
+        )
 
 
 class EndpointHandler(base.BodyHandler):
@@ -34,34 +58,101 @@ class EndpointHandler(base.BodyHandler):
         self._prefix = prefix
         self._call = crew.Call()
 
+    #: Where the files of our own pages are, below the server's base URL.
+    static = "static/jupyter_nbexec/"
+    #: Whether the answer is the page that asks whether to call.
+    _asks = False
+
+    async def prepare(self) -> None:  # type: ignore[override]  # as APIHandler itself does
+        """As inherited; an XSRF token in the URL proves nothing.
+
+        JupyterLab writes it into addresses of what a notebook shows.
+        """
+        for arguments in (self.request.arguments, self.request.query_arguments):
+            arguments.pop("_xsrf", None)
+        await super().prepare()
+
     async def check_headers(self) -> None:
         """Authorize before a body is read: a call is code that runs, whatever the verb says."""
-        self.check_xsrf_cookie()
-        if self.settings.get("disable_check_xsrf"):
-            self._check_site()
+        try:
+            self.check_xsrf_cookie()
+        except Unproven:
+            if not self._is_of_a_person():
+                raise
+            self._asks = True
         await self.require_execution()
 
-    def _check_site(self) -> None:
-        """Refuse what a page of another origin makes a browser send, where nothing else keeps it out.
+    def check_xsrf_cookie(self) -> None:
+        """Raise Unproven unless there is a token, or the XSRF token itself, whatever the verb and the page.
 
-        An image or a link sends no Origin. Raises 403.
+        jupyter_server lets pages of its own read without, JupyterHub also images on them; but what an
+        untrusted notebook shows is on such a page.
+        """
+        if self._may_hold_token():
+            return  # `_answer` sees to it, once the form is there
+        if not getattr(self, "_jupyter_current_user", None):
+            super().check_xsrf_cookie()
+            return
+        headers = self.request.headers
+        self._require_proof(headers.get("X-XSRFToken") or headers.get("X-CSRFToken"))
+
+    def _require_proof(self, xsrf_token: str | None) -> None:
+        if self.token_authenticated or self._is_own(xsrf_token):
+            return
+        if not self.settings.get("disable_check_xsrf"):
+            raise Unproven
+        self._check_site()
+
+    def _is_own(self, xsrf_token: str | None) -> bool:
+        """Whether this is the XSRF token of the cookie, as Jupyter or JupyterHub writes it."""
+        if not xsrf_token:
+            return False
+        sent, own = (self._decode_xsrf_token(each)[1] for each in (xsrf_token, self.xsrf_token.decode()))
+        return bool(sent and own and hmac.compare_digest(sent, own))
+
+    def _may_hold_token(self) -> bool:
+        """Whether the XSRF token may be in the body: a small form, such as that of our own page."""
+        headers = self.request.headers
+        length = headers.get("Content-Length", "")
+        return (
+            self.request.method == "POST"
+            and "X-XSRFToken" not in headers
+            and "X-CSRFToken" not in headers
+            and headers.get("Content-Type", "").partition(";")[0].strip().lower() == FORM
+            and length.isdigit()
+            and int(length) <= FORM_BYTES
+        )
+
+    def _check_site(self) -> None:
+        """Where XSRF checks are off, refuse what a browser says that no script of a page has asked for.
+
+        And what pages of other origins ask for, unless they are allowed. Raises Unproven.
         """
         headers = self.request.headers
-        if self.token_authenticated or self.allow_origin == "*":
+        has_origin = "Origin" in headers  # `check_origin` was asked before
+        if not self.owns_origin:
+            # An image on a page of ours; browsers say less to servers elsewhere without TLS.
+            is_shown = headers.get("Sec-Fetch-Dest", "empty") != "empty"
+            if is_shown or ("Referer" in headers and "Sec-Fetch-Dest" not in headers and not has_origin):
+                raise Unproven
+        if has_origin or self.allow_origin == "*":
             return
         is_foreign = headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
         if "Referer" in headers:
             is_foreign = not self.check_referer()
-        # One that is allowed sends its Origin with all that it may read, and that has been checked.
-        if is_foreign and "Origin" not in headers:
-            raise web.HTTPError(403, "Pages of other origins may not call endpoints here.")
+        if is_foreign:
+            raise Unproven
 
-    async def require_execution(self) -> None:
-        """Calling an endpoint needs the rights that running its notebook does."""
-        await self.require("execute", base.RESOURCE)
-        if self.parts.require_kernel_authorization:
-            await self.require("execute", "kernels")
-            await self.require("read", "contents")
+    def _is_of_a_person(self) -> bool:
+        """Whether somebody follows a link: what is loaded for a page says otherwise, or accepts no page."""
+        headers = self.request.headers
+        return (
+            self.request.method == "GET"
+            and "Origin" not in headers
+            and headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+            and headers.get("Sec-Fetch-Dest", "document") == "document"
+            and "text/html" in headers.get("Accept", "").lower()
+        )
 
     def check_media_type(self) -> None:
         """Refuse a body that is packed; all types are the endpoint's to judge."""
@@ -71,7 +162,7 @@ class EndpointHandler(base.BodyHandler):
     @web.authenticated
     async def get(self, path: str | None = None, endpoint: str | None = None) -> None:  # noqa: ARG002
         """Call the endpoint of this verb."""
-        await self._answer(path)
+        await (self._ask(path) if self._asks else self._answer(path))
 
     head = post = put = delete = patch = get
 
@@ -81,9 +172,9 @@ class EndpointHandler(base.BodyHandler):
         path: str | None = None,
         endpoint: str | None = None,  # noqa: ARG002
     ) -> None:
-        """200 with the verbs that there are; who is not logged in learns nothing of this notebook."""
+        """200 with the verbs that there are; who may not call learns nothing of this notebook."""
         allowed: tuple[str, ...] = self.methods
-        if await self._may_know():
+        if await self._may_call():
             contents_path, below = self._target(path)
             version = await self.parts.services.version(contents_path)
             allowed = version.table.allowed(below)
@@ -93,11 +184,12 @@ class EndpointHandler(base.BodyHandler):
         self.set_header("Access-Control-Allow-Methods", configured or ", ".join(allowed))
         self.finish()
 
-    async def _may_know(self) -> bool:
-        user = self.current_user
-        return bool(user) and bool(
-            await ensure_async(self.authorizer.is_authorized(self, user, "execute", base.RESOURCE))
-        )
+    async def _may_call(self) -> bool:
+        try:
+            await self.require_execution()
+        except web.HTTPError:
+            return False
+        return True
 
     def _target(self, path: str | None) -> tuple[str, str]:
         """The notebook's contents path, and the path of the endpoint, as it was sent."""
@@ -109,12 +201,35 @@ class EndpointHandler(base.BodyHandler):
         found = _NOTEBOOK.match(sent, len(self.service) + 1)
         return path or "", "" if found is None else sent[found.end() :]
 
+    async def _ask(self, path: str | None) -> None:
+        """Answer with a page that asks whether to call; its form posts to where it is."""
+        contents_path, below = self._target(path)
+        version = await self.parts.services.version(contents_path)
+        version.table.find("GET", below)
+        self.set_status(HTTPStatus.FORBIDDEN)
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", ASK_POLICY)
+        self.set_header("X-Frame-Options", "DENY")
+        # Without one, what the form sends has no origin.
+        self.set_header("Referrer-Policy", "same-origin")
+        page = base.render(
+            "ask.html",
+            endpoint=unquote(below),
+            query=self.request.query,
+            notebook=contents_path,
+            static=url_path_join(self.base_url, self.static),
+            confirmed=CONFIRMED,
+            xsrf_token=self.xsrf_token.decode(),
+        )
+        self.finish(page, set_content_type="text/html; charset=UTF-8")
+
     async def _answer(self, path: str | None) -> None:
         contents_path, below = self._target(path)
+        incoming, is_confirmed = self._without_proof(await self._incoming())
         asked = services.Request(
-            method=self.request.method or "GET",
+            method="GET" if is_confirmed else self.request.method or "GET",
             path=below,
-            incoming=await self._incoming(),
+            incoming=incoming,
             accept=negotiation.parse_accept(", ".join(self.request.headers.get_list("Accept"))),
             owns_origin=self.owns_origin,
         )
@@ -123,6 +238,27 @@ class EndpointHandler(base.BodyHandler):
         except crew.Abandoned:
             return
         self._write(answer)
+
+    def _without_proof(self, incoming: request.Incoming) -> tuple[request.Incoming, bool]:
+        """See that a form that came without a header has the XSRF token in it, and take it out.
+
+        And whether it is that of our page: then it stands for a GET. Raises Unproven.
+        """
+        if self.token_authenticated or not self._may_hold_token():
+            return incoming, False
+        form = incoming.form or request.Form()
+        fields = dict(form.fields)
+        if not self._is_own(b"".join(fields.pop("_xsrf", [])).decode("latin-1")):
+            self._require_proof(None)
+            return incoming, False
+        if fields.keys() != {CONFIRMED}:
+            return dataclasses.replace(incoming, form=dataclasses.replace(form, fields=fields)), False
+        headers = [
+            (name, value)
+            for name, value in incoming.headers
+            if not name.lower().startswith("content-") and name.lower() != "origin"
+        ]
+        return request.Incoming(headers=headers, query=incoming.query), True
 
     async def _incoming(self) -> request.Incoming:
         body = self.raw_body()
@@ -174,6 +310,7 @@ class AloneHandler(base.GatedHandler, EndpointHandler):
     """An endpoint on a server that serves nothing else, as Kernel Gateway does: errors have its form."""
 
     owns_origin = True
+    static = "_api/static/"
 
     def set_default_headers(self) -> None:
         """As inherited, without the policy that keeps other answers from being pages."""

@@ -28,8 +28,7 @@ class NotebookHandler(runs.RunHandler):
         await self._describe(path)
 
     async def _describe(self, path: str) -> None:
-        if self.parts.require_kernel_authorization:
-            await self.require("read", "contents")
+        await self.require_reading()
         description = await self.parts.planner.describe(path)
         self.set_header("Cache-Control", "no-store")
         self.finish_json(self._to_json(description))

@@ -29,8 +29,7 @@ class OpenApiHandler(base.NbexecHandler):
         if not path:
             self.finish_json(openapi.document(version=__version__, base_url=self.base_url))
             return
-        if self.parts.require_kernel_authorization:
-            await self.require("read", "contents")
+        await self.require_reading()
         description = await self.parts.planner.describe(path)
         self.finish_json(
             openapi.service(

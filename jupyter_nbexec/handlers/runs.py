@@ -24,13 +24,6 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
         if self._key is None:
             self.parts.runs.check_capacity(is_async=self._preferences.respond_async)
 
-    async def require_execution(self) -> None:
-        """Running a notebook is running code and reading a file: a site's own rules for these count too."""
-        await self.require("execute", base.RESOURCE)
-        if self.parts.require_kernel_authorization:
-            await self.require("execute", "kernels")
-            await self.require("read", "contents")
-
     @property
     def _preferences(self) -> requests.Preferences:
         return requests.parse_prefer(", ".join(self.request.headers.get_list("Prefer")))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
+import re
 import urllib.parse
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -15,10 +17,10 @@ from jupyter_server.auth import Authorizer
 from tornado.routing import Router
 from tornado.web import RequestHandler
 
-from jupyter_nbexec import documents, models
+from jupyter_nbexec import documents, errors, models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tests.handlers.conftest import Answer, Server
@@ -70,7 +72,7 @@ def rules(router: Any) -> Iterator[tuple[str, type[RequestHandler]]]:
             yield rule.matcher.regex.pattern, rule.target
 
 
-def calls(server: Server) -> list[Call]:
+def calls(server: Server, methods: Sequence[str] = ALL_METHODS) -> list[Call]:
     """List every verb on every route of the extension, as the running server has them."""
     found = []
     for pattern, handler in rules(server.app.web_app.default_router):
@@ -79,9 +81,9 @@ def calls(server: Server) -> list[Call]:
         assert pattern.endswith("$")
         _, _, below = pattern.removesuffix("$").partition("/api/nbexec")
         for path in EXAMPLES[below]:
-            for method in ALL_METHODS:
-                verb = getattr(handler, method.lower())
-                exists = getattr(verb, "__name__", "") != "_unimplemented_method"
+            for method in methods:
+                verb = getattr(handler, method.lower(), None)
+                exists = getattr(verb, "__name__", "_unimplemented_method") != "_unimplemented_method"
                 found.append(Call(method, f"api/nbexec{path}", exists))
     return found
 
@@ -180,6 +182,8 @@ async def test_not_authenticated(server: Server, credentials: dict[str, str]) ->
             assert (answer.status, answer.body) == (200, b""), (call, answer)  # S11
         else:
             assert_forbidden(answer, call)
+        if call.method not in ("OPTIONS", "HEAD"):
+            assert answer.json["message"].startswith("Not authenticated: send `Authorization: token"), call
     assert server.started == []
     await assert_runs_are_there(server)
 
@@ -487,26 +491,232 @@ async def test_rights_of_a_call(server: Server) -> None:
         assert asked == {("execute", RUNS), ("execute", "kernels"), ("read", "contents")}
     asked.clear()
     assert (await server.fetch("OPTIONS", "api/nbexec/a.ipynb/x")).status == 200
-    assert asked == {("execute", RUNS)}
+    assert asked == {("execute", RUNS), ("execute", "kernels"), ("read", "contents")}
+
+
+@pytest.mark.server(ServerApp=denying(("read", "contents")))
+async def test_notebooks_are_not_told_of(server: Server) -> None:
+    """Who may not read contents gets the same for a notebook that is there and one that is not."""
+    server.write("a.ipynb", "# GET /x\nprint(1)")
+    for call in calls(server):
+        answers = []
+        for name in ("a.ipynb", "b.ipynb"):
+            path = call.path.replace("folder/b.ipynb", name).replace("a.ipynb", name).replace("none/:x", "x")
+            headers = {"Origin": "https://a.example"}
+            answer = await fetch(server, Call(call.method, path, call.exists), headers, auth=True)
+            named = {key: value for key, value in answer.headers.items() if key not in ("Date", "Set-Cookie")}
+            answers.append((answer.status, named, answer.body.replace(b"b.ipynb", b"a.ipynb")))
+        assert answers[0] == answers[1], call
+
+
+# What a browser does by itself
 
 
 async def test_cookie_calls(server: Server) -> None:
-    """A cookie alone calls no endpoint, by GET either: it takes the XSRF token or our own page (S25, S26)."""
-    server.write("a.ipynb", "# GET /x\nprint(1)")
+    """A cookie calls endpoints with the XSRF token in a header or form, not in a URL, from whatever page."""
+    server.write("a.ipynb", "# GET /x\nprint(1)", "# POST /x\nprint(REQUEST)")
     cookie = await log_in(server)
     token = cookie.xsrf.partition("=")[2]
     both = {"Cookie": f"{cookie.login}; {cookie.xsrf}"}
-    for headers, status in [
-        ({"Cookie": cookie.login}, 403),
-        (both, 403),
-        (both | {"Referer": "https://evil.example/"}, 403),
-        (both | {"X-XSRFToken": "wrong"}, 403),
-        (both | {"X-XSRFToken": token}, 200),
-        (both | {"Referer": f"http://127.0.0.1:{server.port}/lab"}, 200),
+    own = {"Referer": f"http://127.0.0.1:{server.port}/lab", "Sec-Fetch-Site": "same-origin"}
+    for headers, query, status in [
+        ({"Cookie": cookie.login}, "", 403),
+        (both, "", 403),
+        (both | {"Referer": "https://evil.example/"}, "", 403),
+        (both | own, "", 403),
+        # As JupyterLab writes addresses of what a notebook shows.
+        (both | own, f"?_xsrf={token}", 403),
+        (both | {"X-XSRFToken": "wrong"}, "", 403),
+        ({"Cookie": cookie.login, "X-XSRFToken": token}, "", 403),
+        (both | {"X-XSRFToken": token}, "", 200),
     ]:
-        for method in ("GET", "HEAD"):
-            answer = await server.fetch(method, "api/nbexec/a.ipynb/x", headers=headers, auth=False)
+        for method in ("GET", "HEAD", "POST"):
+            body = b"" if method == "POST" else None
+            path = f"api/nbexec/a.ipynb/x{query}"
+            answer = await server.fetch(method, path, body, headers=headers, auth=False)
             assert answer.status == status, (method, headers, answer)
+    form = both | {"Content-Type": "application/x-www-form-urlencoded"}
+    for sent, status in [(token, 200), ("wrong", 403), ("", 403)]:
+        fields = urllib.parse.urlencode({"_xsrf": sent, "a": "1"})
+        answer = await server.fetch("POST", "api/nbexec/a.ipynb/x", fields, headers=form, auth=False)
+        assert answer.status == status, answer
+        if status == 200:
+            assert answer.json["body"] == {"a": ["1"]}
+
+
+#: What a browser says of a link that somebody follows.
+FOLLOWED = {
+    "Accept": "text/html,application/xhtml+xml,*/*;q=0.8",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Site": "cross-site",
+}
+
+
+async def test_followed_link(server: Server) -> None:
+    """Who follows a link to an endpoint is asked, nothing has run, and what they then send is the GET."""
+    endpoint = "# GET /<b>/:x\nprint(REQUEST)"
+    server.write("<i>.ipynb", endpoint, "# POST /<b>/:x\nprint('posted')", "# PUT /put\nprint(1)")
+    cookie = await log_in(server)
+    headers = {"Cookie": f"{cookie.login}; {cookie.xsrf}"}
+    path = "api/nbexec/%3Ci%3E.ipynb/%3Cb%3E/%22%3E?q=%3Cu%3E&_xsrf=x"
+    for more in (FOLLOWED, {"Accept": "text/html"}):
+        asked = await server.fetch("GET", path, headers=headers | more, auth=False)
+        assert (asked.status, asked.media_type) == (403, "text/html")
+    page = asked.body.decode()
+    assert not re.search('<[ibu]>|/">', page)
+    assert "&lt;i&gt;.ipynb" in page
+    assert "frame-ancestors 'none'" in asked.headers["Content-Security-Policy"]
+    assert "script" not in asked.headers["Content-Security-Policy"]
+    assert asked.headers["X-Frame-Options"] == "DENY"
+    style = re.findall(r'stylesheet" href="([^"]*)"', page)[0].removeprefix(server.base_url)
+    assert (await server.fetch("GET", style, auth=False)).status == 200
+    for more in (
+        FOLLOWED | {"Sec-Fetch-Dest": "iframe"},
+        FOLLOWED | {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        FOLLOWED | {"Origin": f"http://127.0.0.1:{server.port}"},
+    ):
+        answer = await server.fetch("GET", path, headers=headers | more, auth=False)
+        assert (answer.status, answer.media_type) == (403, "application/json")
+    for other, status in [("no", 404), ("put", 405)]:
+        where = f"api/nbexec/%3Ci%3E.ipynb/{other}"
+        answer = await server.fetch("GET", where, headers=headers | FOLLOWED, auth=False)
+        assert answer.status == status
+    assert server.started == []
+
+    fields = dict(re.findall(r'name="([^"]*)" value="([^"]*)"', page))
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    own = {"Origin": f"http://127.0.0.1:{server.port}", "Accept": "text/html"}
+    body = urllib.parse.urlencode(fields)
+    answer = await server.fetch("POST", path, body, headers=headers | form | own, auth=False)
+    assert answer.status == 200, answer
+    said = answer.json
+    assert (said["path"], said["args"], said["body"]) == ({"x": '">'}, {"q": ["<u>"]}, "")
+    assert not {"Content-Type", "Origin", "Cookie"} & said["headers"].keys()
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+    for without in fields:
+        body = urllib.parse.urlencode({name: value for name, value in fields.items() if name != without})
+        answer = await server.fetch("POST", path, body, headers=headers | form | own, auth=False)
+        expected = (403, "forbidden") if without == "_xsrf" else (200, "posted")
+        assert (answer.status, expected[1] in answer.body.decode()) == (expected[0], True)
+    # With a token it is any other form.
+    answer = await server.fetch("POST", path, urllib.parse.urlencode(fields), headers=form)
+    assert answer.body == b"posted\n"
+
+
+@pytest.mark.server(ServerApp={"disable_check_xsrf": True})
+async def test_without_xsrf_checks(server: Server) -> None:
+    """Where XSRF checks are off, programs call by a cookie; what a page shows still calls nothing."""
+    server.write("a.ipynb", "# GET /x\nprint(1)")
+    cookie = await log_in(server)
+    both = {"Cookie": f"{cookie.login}; {cookie.xsrf}"}
+    origin = f"http://127.0.0.1:{server.port}"
+    own = {"Referer": f"{origin}/lab", "Sec-Fetch-Site": "same-origin"}
+    for headers, status in [
+        ({}, 200),
+        (own | {"Sec-Fetch-Dest": "empty"}, 200),
+        ({"X-XSRFToken": cookie.xsrf.partition("=")[2], "Sec-Fetch-Dest": "document"}, 200),
+        (own | {"Sec-Fetch-Dest": "image"}, 403),
+        ({"Referer": f"{origin}/lab"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"}, 403),
+        (FOLLOWED, 403),
+    ]:
+        answer = await server.fetch("GET", "api/nbexec/a.ipynb/x", headers=both | headers, auth=False)
+        assert answer.status == status, (headers, answer)
+
+
+# Every route, every verb, every way to say who one is, from every page
+
+#: What only looks. All else that the parts can do counts as an effect here, also what they learn one day.
+READERS = {
+    *("get", "view", "list_runs", "find", "wait", "follow", "one_by_one", "check_capacity"),
+    *("describe", "plan", "version"),
+}
+#: What a route takes, where an empty object is not enough.
+BODIES: dict[str, Any] = {
+    "api/nbexec": {"notebook": {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}}
+}
+OWN, FOREIGN = "http://127.0.0.1:{port}", "https://evil.example"
+IMAGE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image", "Accept": "image/avif,*/*"}
+FETCH = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+#: What a browser sends for a page, and whether it may.
+PAGES: dict[str, dict[str, str]] = {
+    "no page": {},
+    "a script of JupyterLab": FETCH | {"Referer": f"{OWN}/lab", "Sec-Fetch-Site": "same-origin"},
+    "an image in JupyterLab": IMAGE | {"Referer": f"{OWN}/lab", "Sec-Fetch-Site": "same-origin"},
+    "an image in JupyterLab, without TLS": {"Referer": f"{OWN}/lab"},
+    "an image in our own page": IMAGE
+    | {"Referer": f"{OWN}/api/nbexec/docs", "Sec-Fetch-Site": "same-origin"},
+    "a link on a foreign page": FOLLOWED | {"Referer": f"{FOREIGN}/"},
+    "an image on a foreign page": IMAGE | {"Sec-Fetch-Site": "cross-site"},
+    "a script of a foreign page": FETCH | {"Sec-Fetch-Site": "cross-site", "Origin": FOREIGN},
+}
+
+
+class Watched:
+    """A part of the extension that notes, and refuses, whatever would have an effect."""
+
+    def __init__(self, part: Any, effects: list[str]) -> None:
+        self.part = part
+        self.effects = effects
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.part, name)
+        if not callable(value) or name in READERS:
+            return value
+
+        def refuse(*_args: object, **_options: object) -> None:
+            self.effects.append(name)
+            raise errors.Stopping
+
+        return refuse
+
+
+@pytest.mark.parametrize("is_checking", [True, False], ids=["", "no-xsrf-checks"])
+async def test_no_route_runs_for_a_cookie_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch, *, is_checking: bool
+) -> None:
+    """What runs or changes anything takes a token, or the XSRF token from our origin; looking never does."""
+    await notebooks(server)
+    cookie = await log_in(server)
+    token = cookie.xsrf.partition("=")[2]
+    both = {"Cookie": f"{cookie.login}; {cookie.xsrf}"}
+    settings = server.app.web_app.settings
+    monkeypatch.setitem(settings, "disable_check_xsrf", not is_checking)
+    effects: list[str] = []
+    parts = settings["jupyter_nbexec"]
+    watched = {name: Watched(getattr(parts, name), effects) for name in ("runs", "services", "planner")}
+    monkeypatch.setitem(settings, "jupyter_nbexec", dataclasses.replace(parts, **watched))
+
+    async def has_effect(call: Call, headers: dict[str, str], query: str = "") -> bool:
+        effects.clear()
+        body = json.dumps(BODIES.get(call.path, {})) if call.method in ("POST", "PUT", "PATCH") else None
+        path = f"{call.path}?{query}" if query else call.path
+        await server.fetch(call.method, path, body, headers=headers, auth=False)
+        return bool(effects)
+
+    firsts = {f"api/nbexec{paths[0]}" for paths in EXAMPLES.values()}
+    for call in calls(server, [*ALL_METHODS, "BREW"]):
+        if call.path not in firsts or not (is_checking or call.is_endpoint):
+            continue
+        changes = call.exists and call.method not in ("GET", "HEAD", "OPTIONS")
+        runs = call.exists and call.is_endpoint and call.method != "OPTIONS"
+        for page, said in PAGES.items():
+            sent = {name: value.format(port=server.port) for name, value in said.items()}
+            is_foreign = sent.get("Origin") == FOREIGN
+            where = (call, page)
+            by_token = await has_effect(call, sent | {"Authorization": f"token {server.token}"})
+            assert by_token is (changes or runs), where
+            by_both = await has_effect(call, sent | both | {"X-XSRFToken": token})
+            assert by_both is ((changes or runs) and not is_foreign), where
+            # With the checks off, it is for programs that have no token.
+            is_program = runs and not is_checking and page in ("no page", "a script of JupyterLab")
+            assert await has_effect(call, sent | both) is is_program, where
+            if runs:
+                assert await has_effect(call, sent | both, f"_xsrf={token}") is is_program, where
+        assert not await has_effect(call, {}), call
+    assert server.started == []
 
 
 @pytest.mark.server(ServerApp=denying(("write", "contents")))
