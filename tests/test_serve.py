@@ -38,6 +38,12 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.write(folder / "notebooks" / "api.ipynb", *CELLS)
     (folder / "files").mkdir()
     (folder / "files" / "page.html").write_text("<h1>Hello</h1>", "utf-8")
+    hidden = folder / "files" / ".git"
+    hidden.mkdir()
+    (hidden / "config").write_text("secret", "utf-8")
+    for name, target in (("out", folder / "notebooks"), ("log.txt", folder / "log"), ("git", hidden)):
+        (folder / "files" / name).symlink_to(target)
+    (folder / "files" / "link.html").symlink_to(folder / "files" / "page.html")
     options = ["--static=files", "--source", f"--allow-origin={ORIGIN}", "--ServeApp.max_age=60"]
     with served.serving(folder, "notebooks/api.ipynb", *options) as server:
         yield server
@@ -73,6 +79,7 @@ def test_nobody_comes_in_without_the_token(one: Served, headers: dict[str, str],
     """Whoever has no token gets 401 as JSON, whatever is asked for."""
     answer = one.get(path, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    assert "`Authorization: token" in answer.json()["message"]
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
@@ -131,14 +138,15 @@ def test_page(one: Served) -> None:
     assert page.status_code == 200
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
     assert 'data-document="/_api/spec/openapi.json"' in page.text
-    for path in re.findall(r'(?:src|href)="([^"]*)"', page.text):
+    for path in re.findall(r'(?:src|href)="(/[^"]*)"', page.text):
         headers = one.headers if "/spec/" in path else {}
         assert one.get(path, headers=headers).status_code == 200, path
     cookies = dict(page.cookies)
     with httpx.Client(base_url=one.url, cookies=cookies, trust_env=False) as browser:
         assert browser.get("/_api/spec/openapi.json").status_code == 200
         # A page of another origin could send the cookie, but not the token that is in it.
-        assert browser.get("/hello/x").status_code == 403
+        for page_of_ours in ({}, {"Referer": f"{one.url}/_api/docs", "Sec-Fetch-Site": "same-origin"}):
+            assert browser.get("/hello/x", headers=page_of_ours).status_code == 403
         xsrf = {"X-XSRFToken": cookies["_xsrf"]}
         assert browser.get("/hello/x", headers=xsrf).text == "hello x\n"
         assert browser.post("/echo", headers=xsrf).status_code == 200
@@ -155,9 +163,13 @@ def test_source(one: Served, two: Served) -> None:
 
 def test_static_files(one: Served, two: Served) -> None:
     """Files of the folder can be had without the token; others, and where that is off, none."""
-    assert one.get("/public/page.html", headers={}).text == "<h1>Hello</h1>"
+    for path in ("/public/page.html", "/public/link.html"):
+        assert one.get(path, headers={}).text == "<h1>Hello</h1>"
     for path in ("/public/../notebooks/api.ipynb", "/public/%2e%2e/log", "/public/nope"):
         assert one.get(path).status_code in (403, 404), path
+    # What is hidden, and what a link leads out to, is as if it were not there.
+    for path in (".git", ".git/config", "%2egit/config", "git/config", "out/api.ipynb", "log.txt", ".nope"):
+        assert one.get(f"/public/{path}").status_code == 404, path
     assert two.get("/public/page.html").status_code == 404
 
 
@@ -307,20 +319,43 @@ def test_stops_while_it_starts(tmp_path: Path) -> None:
 def test_without_authentication(tmp_path: Path) -> None:
     """With --no-auth everybody comes in, the log says so loudly, and pages of other origins do not."""
     served.write(tmp_path / "api.ipynb", *CELLS)
-    with served.serving(tmp_path, "api.ipynb", "--no-auth", token="") as server:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / ".hidden").write_text("shown", "utf-8")
+    options = ["--no-auth", "--ip=0.0.0.0", "--static=files", "--ContentsManager.allow_hidden=True"]
+    with served.serving(tmp_path, "api.ipynb", *options, token="") as server:
+        assert server.get("/public/.hidden").text == "shown"
         assert "NO AUTHENTICATION" in server.log
         assert server.get("/hello/x").text == "hello x\n"
         assert server.request("POST", "/echo", json=[1]).json()["body"] == [1]
         foreign = {"Origin": "https://evil.example.com"}
         assert server.request("POST", "/echo", headers=foreign).status_code == 404
         # What an image, a link or a form sends.
-        for headers in ({"Referer": "https://evil.example.com/"}, {"Sec-Fetch-Site": "cross-site"}):
+        for headers in (
+            {"Referer": "https://evil.example.com/"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": "empty"},
+        ):
             assert server.get("/hello/x", headers=headers).status_code == 403
             assert server.request("POST", "/echo", headers=headers).status_code == 403
         own = {"Referer": f"{server.url}/_api/docs", "Sec-Fetch-Site": "same-origin"}
         for headers in (own, {"Sec-Fetch-Site": "none"}):
             assert server.get("/hello/x", headers=headers).status_code == 200
-        assert server.get("/hello/x", headers={"Host": "evil.example.com"}).status_code == 403
+        # A page may have a name that its owner makes to point here: to the browser it is of this origin.
+        own = {"Host": "evil.example.com", "Origin": "http://evil.example.com"}
+        for path in ("/hello/x", "/_api/docs", "/_api/spec/openapi.json", "/nope"):
+            refused = server.get(path, headers=own)
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert "local_hostnames" in refused.json()["message"]
+        for host in ("localhost", "192.0.2.1:80", "[2001:db8::1]"):
+            assert server.get("/hello/x", headers={"Host": host}).status_code == 200
+        link = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}
+        with httpx.Client(base_url=server.url, trust_env=False) as browser:
+            page = browser.get("/hello/x", headers=link)
+            assert page.status_code == 403
+            fields = dict(re.findall(r'name="([^"]*)" value="([^"]*)"', page.text))
+            style = re.findall(r'stylesheet" href="([^"]*)"', page.text)[0]
+            assert browser.get(style).status_code == 200
+            assert browser.post("/hello/x", data=fields).text == "hello x\n"
 
 
 def test_token_that_is_made_up(tmp_path: Path) -> None:

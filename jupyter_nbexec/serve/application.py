@@ -149,6 +149,8 @@ class ServeApp(ServerApp):
     #: Set before the server is built.
     mounts: list[mounts.Mount]
     static_folder: Path | None = None
+    #: Whether hidden files are only read because a notebook may be one.
+    hides_files = False
     _failure: str | None = None
     _fetched: Path | None = None
 
@@ -174,8 +176,12 @@ class ServeApp(ServerApp):
 
     @default("allow_remote_access")
     def _by_any_name(self) -> bool:
-        # What else keeps pages of other origins out has no names to go by, and a token keeps all out.
-        return self.authenticate or bool(super()._default_allow_remote())
+        # A token keeps all out; without one, a page may come by a name that its owner made to point here.
+        return self.authenticate
+
+    @default("local_hostnames")
+    def _own_names(self) -> list[str]:
+        return ["localhost", *([self.ip] if self.ip else [])]
 
     # Options
 
@@ -254,7 +260,8 @@ class ServeApp(ServerApp):
             self.give_up(str(error))
         self.root_dir = str(root)
         # Who names a notebook on the command line has seen it.
-        if "allow_hidden" not in self.config.ContentsManager:
+        self.hides_files = "allow_hidden" not in self.config.ContentsManager
+        if self.hides_files:
             self.config.ContentsManager.allow_hidden = True
 
     def _file(self, name: str) -> Path:

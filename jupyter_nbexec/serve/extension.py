@@ -54,7 +54,12 @@ class Served(NbExec):
         """Register the endpoints, what is said of them, and that there is nothing else."""
         server: Any = self.serverapp
         self.handlers.extend(
-            handlers.routes(server.mounts, allow_source=server.allow_source, static_path=server.static_folder)
+            handlers.routes(
+                server.mounts,
+                allow_source=server.allow_source,
+                static_path=server.static_folder,
+                shows_hidden=server.contents_manager.allow_hidden and not server.hides_files,
+            )
         )
 
     def initialize(self) -> None:  # type: ignore[override]  # as ExtensionApp itself does

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_core.paths import is_hidden
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import allow_unauthenticated, authorized
 from jupyter_server.base.handlers import PublicStaticFileHandler
@@ -18,13 +20,18 @@ from jupyter_nbexec.handlers import base, docs, endpoints
 from jupyter_nbexec.serve.mounts import PUBLIC, Mount, pattern
 
 #: Where the pages' own files are.
-STATIC = "/_api/static/"
+STATIC = f"/{endpoints.AloneHandler.static}"
 DOCUMENT = "/_api/spec/openapi.json"
 PAGE = "/_api/docs"
 
 
-def routes(mounts: list[Mount], *, allow_source: bool, static_path: Path | None) -> list[tuple[Any, ...]]:
-    """List what is served, below the base URL; what comes first wins."""
+def routes(
+    mounts: list[Mount], *, allow_source: bool, static_path: Path | None, shows_hidden: bool = False
+) -> list[tuple[Any, ...]]:
+    """List what is served, below the base URL; what comes first wins.
+
+    `shows_hidden`: whether hidden files of the folder can be had as well.
+    """
     everywhere = {"mounts": mounts}
     found: list[tuple[Any, ...]] = [
         (rf"{STATIC}(.*)", FileHandler, {"path": str(docs.STATIC)}),
@@ -32,7 +39,8 @@ def routes(mounts: list[Mount], *, allow_source: bool, static_path: Path | None)
         *_documents("", mounts),
     ]
     if static_path is not None:
-        found.append((rf"/{PUBLIC}/(.*)", FileHandler, {"path": str(static_path)}))
+        files = {"path": str(static_path), "shows_hidden": shows_hidden}
+        found.append((rf"/{PUBLIC}/(.*)", FileHandler, files))
     for mount in mounts:
         below = pattern(mount.prefix)
         if mount.prefix:
@@ -53,16 +61,30 @@ def _documents(below: str, mounts: list[Mount]) -> list[tuple[Any, ...]]:
 class FileHandler(PublicStaticFileHandler):
     """A file that everybody can have."""
 
+    def initialize(self, path: str, *, shows_hidden: bool = False) -> None:  # type: ignore[override]
+        """Give it the folder."""
+        super().initialize(path)
+        self._shows_hidden = shows_hidden
+
     def _request_summary(self) -> str:
         """As tornado's, for the log, without the query."""
         return base.summary(self.request)
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
-        """As inherited; no file has such a name."""
-        if "\0" in absolute_path:
+        """As inherited; what is hidden, or leads out of the folder, is not there. Raises 404."""
+        if "\0" in absolute_path or not self._is_public(root, absolute_path):
             raise web.HTTPError(HTTPStatus.NOT_FOUND)
         found: str | None = super().validate_absolute_path(root, absolute_path)
         return found
+
+    def _is_public(self, root: str, path: str) -> bool:
+        """Whether a path may be told of, and what it leads to."""
+        for folder, place in ((root, path), (os.path.realpath(root), os.path.realpath(path))):
+            if not Path(place).is_relative_to(folder):
+                return False
+            if not self._shows_hidden and is_hidden(place, folder):
+                return False
+        return True
 
 
 class _OfNotebooks(base.GatedHandler):
@@ -86,6 +108,7 @@ class DocumentHandler(_OfNotebooks):
     @authorized("read", resource=base.RESOURCE)  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         """200 with the document, of the notebooks as they are now."""
+        await self.require_reading()
         tables = {
             mount.prefix: (await self.parts.services.version(mount.path)).table for mount in self.mounts
         }
@@ -108,6 +131,7 @@ class SourceHandler(_OfNotebooks):
     @authorized("read", resource=base.RESOURCE)  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         """200 with the notebook as it is stored."""
+        await self.require_reading()
         (mount,) = self.mounts
         model = await ensure_async(self.contents_manager.get(mount.path, type="notebook"))
         # A header's text is Latin-1, and no file name ends it.
