@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from jupyter_server.auth import Authorizer
+from jupyter_server.base.handlers import JupyterHandler
 from tornado.routing import Router
 from tornado.web import RequestHandler
 
@@ -542,6 +543,23 @@ async def test_cookie_calls(server: Server) -> None:
         assert answer.status == status, answer
         if status == 200:
             assert answer.json["body"] == {"a": ["1"]}
+
+
+async def test_cookie_calls_on_jupyterhub(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JupyterHub's own check, which lets images and links pass, does not suffice; its token does."""
+    server.write("a.ipynb", "# GET /x\nprint(1)")
+    cookie = await log_in(server)
+    # It replaces these where jupyter_server and tornado define them.
+    monkeypatch.setattr(JupyterHandler, "check_xsrf_cookie", lambda _: None)
+    monkeypatch.setattr(JupyterHandler, "xsrf_token", property(lambda _: b"MnwxOjB8MTA6"), raising=False)
+    for headers, status in [
+        ({}, 403),
+        ({"X-XSRFToken": "MnwxOjB8MTA7"}, 403),
+        ({"X-XSRFToken": "MnwxOjB8MTA6"}, 200),
+    ]:
+        headers = {"Cookie": cookie.login, "Sec-Fetch-Mode": "no-cors", **headers}
+        answer = await server.fetch("GET", "api/nbexec/a.ipynb/x", headers=headers, auth=False)
+        assert answer.status == status, (headers, answer)
 
 
 #: What a browser says of a link that somebody follows.
