@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
+import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Response, expect
 
 from tests import served
 from tests.test_examples import EXAMPLES, HOUSE
@@ -110,6 +113,49 @@ def test_endpoints(page: Page, server: Server) -> None:
     shown = block.locator(".curl-command").inner_text()
     assert "/api/nbexec/house_prices.ipynb/housing_stats" in shown
     assert "XSRF" not in shown
+
+
+def test_looking_runs_nothing(context: BrowserContext, server: Server) -> None:
+    """Neither the page nor JupyterLab runs a notebook whose texts have images that are its endpoints."""
+    (server.root / "look").mkdir()
+    mark = server.root / "look" / "it-ran"
+    where = "/api/nbexec/look/all.ipynb"
+    # JupyterLab resolves the last by itself, and adds the XSRF token.
+    text = f"Greets.\n\n![x]({where}/x)\n\n<img src='{where}/x'>\n\n![x](%2e%2e/%2e%2e{where}/x)"
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(f"open({str(mark)!r}, 'w').close()"),
+            nbformat.v4.new_markdown_cell(text),
+            nbformat.v4.new_code_cell("# GET /x\nprint('called')"),
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}},
+    )
+    nbformat.write(notebook, server.root / "look" / "all.ipynb")
+    page = context.new_page()
+    page.goto(f"{server.url}{PAGE}?path=look/all.ipynb&token={server.token}")
+    operation(page, "Endpoints-get_x")
+    expect(page.locator(".renderedMarkdown", has_text="Greets.").first).to_be_visible()
+    expect(page.locator("#operations-Endpoints-get_x img")).to_have_count(0)
+
+    def is_refused(response: Response, *, has_token: bool) -> bool:
+        found, _, query = response.url.partition("?")
+        is_image = found.endswith(f"{where}/x") and query.startswith("_xsrf=") is has_token
+        return is_image and response.status == HTTPStatus.FORBIDDEN
+
+    with (
+        page.expect_response(functools.partial(is_refused, has_token=False)),
+        page.expect_response(functools.partial(is_refused, has_token=True)),
+    ):
+        page.goto(f"{server.url}/lab/tree/look/all.ipynb?reset")
+    assert not mark.exists()
+
+    # Who follows a link is asked, and gets the answer.
+    page.goto(f"{server.url}{where}/x")
+    expect(page.get_by_text("GET /x")).to_be_visible()
+    assert not mark.exists()
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_text("called")).to_be_visible()
+    assert mark.exists()
 
 
 def test_endpoints_alone(context: BrowserContext, tmp_path: Path) -> None:

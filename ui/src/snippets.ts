@@ -38,6 +38,13 @@ export function endpointCall(url: string, method: string): string {
   return ['curl', ...(how[method] ?? ['-X', quote(method)]), quote(url), '-H', header({}), ...sent].join(' ');
 }
 
+/** Markdown that shows a text as code, whatever the text is: its fence is longer than any in there. */
+export function fenced(text: string, language: string): string {
+  const longest = Math.max(0, ...(text.match(/`+/g) ?? []).map(run => run.length));
+  const fence = '`'.repeat(Math.max(6, longest + 1));
+  return `${fence}${language}\n${text}\n${fence}`;
+}
+
 function body(call: ICall): Json {
   return {
     ...(Object.keys(call.parameters).length ? { parameters: call.parameters } : {}),

@@ -83,6 +83,14 @@ function declared(given: { [name: string]: [ISchema, Json] }): Pick<IDescription
 }
 
 describe('the panel', () => {
+  it('shows what a notebook says of its parameters as text', async () => {
+    const description = '<img src="/api/nbexec/a.ipynb/x"> ![x](/api/nbexec/a.ipynb/x)';
+    const given = declared({ n: [{ type: 'integer', description }, 1] });
+    const { ui, place } = await mounted(new FakeServer(), given);
+    await ui.findByText(description);
+    expect(place.node.querySelector('img')).toBeNull();
+  });
+
   it('makes a form, marks what is changed, and runs it', async () => {
     const server = new FakeServer().on(/^POST/, json(aRun(), 202)).on(
       /events$/,

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { createServer } from 'node:http';
 import { promisify } from 'node:util';
 import { stringify } from '../json';
-import { endpointCall, quote, SNIPPETS } from '../snippets';
+import { endpointCall, fenced, quote, SNIPPETS } from '../snippets';
 import type { Values } from '../tokens';
 
 const run = promisify(execFile);
@@ -81,4 +81,10 @@ it('writes the call of an endpoint', () => {
   expect(endpointCall('http://h/a.ipynb/x', 'PUT')).toContain('-X PUT');
   expect(endpointCall('http://h/a.ipynb/x', 'GET')).not.toContain('-X');
   expect(quote("it's")).toBe(`'it'\\''s'`);
+});
+
+it('shows a call as code, whatever is in it', () => {
+  expect(fenced('x', 'bash')).toBe('``````bash\nx\n``````');
+  const hostile = "'a\n```````\n![x](/api/nbexec/a.ipynb/x)'";
+  expect(fenced(hostile, 'bash')).toBe(`\`\`\`\`\`\`\`\`bash\n${hostile}\n\`\`\`\`\`\`\`\``);
 });

@@ -2,7 +2,7 @@ import { Panel } from '@lumino/widgets';
 import React from 'react';
 import { CALL_ID, CallNotes, CallTools, tabId } from '../components/call';
 import type { ICallProps } from '../components/call';
-import { SNIPPETS } from '../snippets';
+import { fenced, SNIPPETS } from '../snippets';
 import { Rendered } from '../rendered';
 import type { IPanelOptions } from './options';
 
@@ -28,7 +28,7 @@ export class CallSection extends Panel {
     this._notes.update();
     const props = this._props();
     this._code.node.setAttribute('aria-labelledby', props ? tabId(props.kind) : '');
-    const source = props ? `\`\`\`\`\`\`${SNIPPETS[props.kind].fence}\n${props.text}\n\`\`\`\`\`\`` : '';
+    const source = props ? fenced(props.text, SNIPPETS[props.kind].fence) : '';
     if (source !== this._source) {
       this._source = source;
       void this._draw(source);
