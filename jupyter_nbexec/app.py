@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
+from tornado import ioloop
 from traitlets import Bool, Dict, Enum, Float, Instance, Integer, List, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
@@ -37,6 +39,8 @@ from jupyter_nbexec.kernels import forkserver, managed, pool
 from jupyter_nbexec.serving import services
 
 MIB = 1 << 20
+#: Seconds between two looks at whether the server is at work.
+ACTIVITY_INTERVAL = 3.0
 
 
 class NbExec(ExtensionApp):
@@ -461,17 +465,31 @@ class NbExec(ExtensionApp):
         self.handlers.extend(handlers.ROUTES)
 
     def current_activity(self) -> int | None:
-        """Tell the server how many runs there are, so that it does not stop for want of activity."""
+        """Count the runs and calls there are: a server that has any does not stop for want of activity."""
         parts: base.Parts | None = self.settings.get("jupyter_nbexec")
-        return None if parts is None else parts.runs.unfinished or None
+        return None if parts is None else parts.runs.unfinished + parts.services.calls or None
+
+    def _note_activity(self) -> None:
+        """Have the server say that it is active as long as it is at work, even if nobody asks for anything.
+
+        Cullers, such as JupyterHub's, go by this. Kernels that are merely kept ready are no activity.
+        """
+        if self.current_activity():
+            self.settings["last_activity_times"]["jupyter_nbexec"] = datetime.now(tz=timezone.utc)
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002
         """Take up what an earlier server has left, and make kernels ready."""
-        self._readying = asyncio.create_task(self._make_ready(), name="jupyter_nbexec kernels")
+        self._begin()
         try:
             await self._runs.start()
         except errors.StorageUnavailable:
             self.log.critical("runs are refused until their store can be used; see database_url")
+
+    def _begin(self) -> None:
+        self._readying = asyncio.create_task(self._make_ready(), name="jupyter_nbexec kernels")
+        noting = ioloop.PeriodicCallback(self._note_activity, ACTIVITY_INTERVAL * 1000)
+        noting.start()
+        self._exits.callback(noting.stop)
 
     async def _make_ready(self) -> None:
         await self._starter.start_fork_servers(self.preload)

@@ -70,7 +70,7 @@ class Served(NbExec):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:  # noqa: ARG002
         """Make kernels ready. There are no runs to take up, so that their store stays closed."""
-        self._readying = asyncio.create_task(self._make_ready(), name="jupyter_nbexec kernels")
+        self._begin()
 
     async def _make_ready(self) -> None:
         """Start kernels; a service that cannot answer does not stay."""

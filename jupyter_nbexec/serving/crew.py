@@ -145,9 +145,14 @@ class Crew:
         return len(self._idle) + len(self._busy) + len(self._recovering) + len(self._starting)
 
     @property
+    def calls(self) -> int:
+        """How many calls have, or wait for, one of its kernels."""
+        return len(self._busy) + len(self._waiting)
+
+    @property
     def is_used(self) -> bool:
-        """Whether anybody has, or waits for, one of its kernels."""
-        return bool(self._busy or self._waiting)
+        """Whether any call does."""
+        return self.calls > 0
 
     @property
     def is_over(self) -> bool:

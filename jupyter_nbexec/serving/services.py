@@ -159,6 +159,12 @@ class Services:
         await asyncio.gather(*(crew.stop(self.settings.drain_timeout) for crew in [*crews_, *self._retired]))
         await self._kitchen.settle()
 
+    @property
+    def calls(self) -> int:
+        """How many calls have a kernel, or wait for one."""
+        crews_ = {service.crew for service in self._services.values() if service.crew is not None}
+        return sum(crew.calls for crew in crews_ | self._retired)
+
     async def version(self, path: str) -> Version:
         """Read the notebook at a contents path as it is stored now. Raises as reading it does.
 

@@ -363,12 +363,13 @@ async def test_out_of_sight(server: Server) -> None:
 
 
 async def test_stop_while_called(server: Server) -> None:
-    """A stopping server answers those who are being served, and those who wait."""
+    """Calls are activity; a stopping server answers those who are being served, and those who wait."""
     server.write("a.ipynb", f"# GET /long\n{server.long()}", "# GET /\nprint(1)")
     calls = [asyncio.ensure_future(call(server, "/long"))]
     await server.is_running()
     calls.append(asyncio.ensure_future(call(server, "/")))
     await server.until(lambda: crew(server)._waiting)
+    assert server.extension.current_activity() == 2
     await server.extension._services.stop()
 
     assert {(await each).json["code"] for each in calls} == {"stopping"}

@@ -360,6 +360,24 @@ async def test_visible_while_running(server: Server) -> None:
     assert server.extension.current_activity() is None
 
 
+@pytest.mark.server(NbExec={"max_concurrent_runs": 1})
+async def test_work_is_activity(server: Server) -> None:
+    """The time that cullers go by moves on while runs are executed or wait, and stands still without them."""
+    await server.extension._start_jupyter_server_extension(server.app)
+    server.write("a.ipynb", server.gate("begun"))
+    tasks = [asyncio.create_task(server.run("a.ipynb")) for _ in range(2)]
+    await server.is_running("begun")
+    assert server.extension.current_activity() == 2
+    begun = server.app.web_app.last_activity()
+    # Nobody asks for anything meanwhile.
+    await server.until(lambda: server.app.web_app.last_activity() > begun)
+    server.open_gate("begun")
+    await asyncio.gather(*tasks)
+    noted = server.app.web_app.settings["last_activity_times"]["jupyter_nbexec"]
+    server.extension._note_activity()
+    assert server.app.web_app.settings["last_activity_times"]["jupyter_nbexec"] is noted
+
+
 async def test_nothing_keeps_a_server_from_ending(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """What fails when the server stops is in the log; all runs end all the same, and the server goes on."""
 

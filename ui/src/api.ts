@@ -103,6 +103,8 @@ export class NbExecAPI {
     status?: RunStatus;
     limit?: number;
     cursor?: string;
+    /** If it is said, the server does not take the question for activity of a person. */
+    no_track_activity?: 1;
   }): Promise<{ runs: IRun[]; cursor: string | null }> {
     const url = Private.url(this.serverSettings, 'runs') + query(options);
     return (await this._json(url)) as unknown as { runs: IRun[]; cursor: string | null };

@@ -5,7 +5,7 @@ import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import type { NbExecAPI } from './api';
 import { serviceIcon } from './icons';
-import type { IRun } from './tokens';
+import type { IRun, RunStatus } from './tokens';
 
 export interface IRunningRunsOptions {
   api: NbExecAPI;
@@ -60,7 +60,9 @@ export class RunningRuns implements IRunningSessions.IManager {
 
   private async _read(): Promise<void> {
     const { api } = this._options;
-    const pages = [await api.runs({ status: 'running' }), await api.runs({ status: 'queued' })];
+    // A page that is merely open is not to keep a server from being culled.
+    const read = (status: RunStatus) => api.runs({ status, no_track_activity: 1 });
+    const pages = [await read('running'), await read('queued')];
     const runs = pages.flatMap(page => page.runs);
     const key = (list: IRun[]) => list.map(run => `${run.id} ${run.status} ${run.progress.done}`).join();
     if (key(runs) !== key(this._runs)) {

@@ -9,6 +9,7 @@ it('lists runs that have not ended, and cancels them', async () => {
   const opened: string[] = [];
   const list = new RunningRuns({ api: server.api, open: path => opened.push(path), trans });
   await until(() => list.running().length === 2);
+  expect(server.asked.every(({ url }) => url.includes('no_track_activity=1'))).toBe(true);
   const [one, two] = list.running();
   expect([one.label(), one.detail!(), one.labelTitle!()]).toEqual(['a b.ipynb', '0/2', 'one']);
   expect(two.detail!()).toBe('queued');
