@@ -87,7 +87,8 @@ if not hasattr(store, "is_prepared_to_die"):
     finish.original, store.RunStore.finish = store.RunStore.finish, finish
     start.original, managed.Starter._start = managed.Starter._start, start
     for name, moment in (
-        ("add", "stored"), ("claim_next", "claimed"), ("save_progress", "saved"), ("finish", "ended"),
+        ("add", "stored"), ("claim_next", "claimed"), ("begin", "begun"),
+        ("save_progress", "saved"), ("finish", "ended"),
     ):
         die_after(name, moment)
     @sqlalchemy.event.listens_for(sqlalchemy.Engine, "commit")
@@ -452,15 +453,17 @@ async def moments(report: Report, options: Options) -> None:
     expected = {
         # The run is in the store, but nobody was told.
         "stored": ("succeeded", (1,)),
-        # It is taken, but has no kernel.
-        "claimed": ("failed/server_stopped", (0,)),
-        "kernel-started": ("failed/server_stopped", (0,)),
+        # It is taken, but nothing was sent to a kernel: another server does it.
+        "claimed": ("succeeded", (1,)),
+        "kernel-started": ("succeeded", (1,)),
+        # It may have been executed.
+        "begun": ("failed/server_stopped", (0,)),
         "saved": ("failed/server_stopped", (0, 1)),
         # The transaction that ends it is not committed; and: it is, but nobody was told.
         "ending": ("failed/server_stopped", (1,)),
         "ended": ("succeeded", (1,)),
     }
-    for moment in options.pick(("claimed", "saved", "ended"), ()):
+    for moment in options.pick(("claimed", "begun", "saved", "ended"), ()):
         del expected[moment]
     with folder(report) as name, site(name, SLOTS) as target:
         target.configure(MOMENTS)

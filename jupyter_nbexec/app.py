@@ -323,6 +323,7 @@ class NbExec(ExtensionApp):
             store=store,
             performer=self._performer(existing),
             restore=planner.restore,
+            obstacle=planner.obstacle,
             deliver=self._deliver,
             on_delivery_due=self._on_delivery_due,
             listener=telemetry_,
@@ -411,6 +412,7 @@ class NbExec(ExtensionApp):
             prepared=self._prepared,
             existing=existing,
             save=partial(notebooks.save, server.contents_manager),
+            has_folder=partial(notebooks.has_folder, server.contents_manager),
             log=self.log,
         )
 

@@ -53,6 +53,10 @@ class Run:
     has_progressed: asyncio.Event = field(default_factory=asyncio.Event)
     #: Whether it has one of the places that detached runs may have.
     is_from_store: bool = False
+    #: Whether a cell may have been sent to a kernel.
+    has_begun: bool = False
+    #: Whether this server does no more with it, though it has not ended.
+    was_let_go: bool = False
     #: How another server has closed it, if one did.
     closed_elsewhere: models.RunRecord | None = None
     _watch: watch.Watch | None = None
@@ -131,6 +135,7 @@ class Run:
 
     def let_go(self) -> None:
         """Let those know who wait or follow that this server will do no more with it."""
+        self.was_let_go = True
         self.events.close()
         self._has_ended.set()
 
@@ -159,6 +164,12 @@ class Run:
     def final(self) -> models.RunRecord:
         """How it has ended, to all the world."""
         return self.closed_elsewhere or self.record()
+
+    @property
+    def is_to_move(self) -> bool:
+        """Whether another server is to execute it, since this one stops and has not begun."""
+        is_stopped = self.ending is watch.Ending.STOP and self.error is None
+        return is_stopped and self.admitted.may_move and not self.has_begun
 
     @property
     def is_complete(self) -> bool:

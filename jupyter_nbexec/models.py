@@ -213,6 +213,17 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What decides who can execute a run that waits in the store."""
+
+    id: str
+    number: int
+    kernel_name: str
+    path: str | None
+    is_bound: bool  #: whether one server alone may have it
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """A run as the store keeps it, without its notebook, its events and its secrets."""
 
@@ -255,6 +266,11 @@ class RunRecord:
     def path(self) -> str | None:
         """Contents path of the notebook; None if it came with the request."""
         return self.request.path
+
+    @property
+    def may_move(self) -> bool:
+        """Whether another server may execute it, as long as it has not begun."""
+        return self.is_detached and not self.has_env
 
     @property
     def duration(self) -> float | None:

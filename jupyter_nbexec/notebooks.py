@@ -370,6 +370,19 @@ def _translated(error: web.HTTPError, path: str) -> Exception:
     return error
 
 
+async def has_folder(contents_manager: Any, path: str) -> bool:
+    """Whether a folder is there in which a notebook's kernel is to work; the root, of course, is.
+
+    Where notebooks are no files, no kernel works in their folder.
+    """
+    if not path or not isinstance(contents_manager, FileContentsManager):
+        return True
+    try:
+        return bool(await ensure_async(contents_manager.dir_exists(path)))
+    except (web.HTTPError, OSError, ValueError):
+        return False
+
+
 async def save(contents_manager: Any, path: str, content: NotebookNode) -> None:
     """Save an executed notebook through the contents manager; folders that are missing are made."""
     folders = normalise(path).split("/")[:-1]

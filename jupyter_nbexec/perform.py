@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import nbformat
 import zmq.asyncio
@@ -38,6 +38,10 @@ LENT_PATIENCE = 0.3
 SAVING_SHARE = 0.2
 
 
+#: Notes that the first cell of a run is about to be sent. False: it must not be.
+Begin: TypeAlias = Callable[[live.Run], Awaitable[bool]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an administrator decides about a run. Times in seconds; 0 stands for no limit."""
@@ -60,18 +64,23 @@ class Performer:
         prepared: prepare.PreparedNotebooks | None = None,
         existing: kernels.KernelSource,
         save: Callable[[str, NotebookNode], Awaitable[None]],
+        has_folder: Callable[[str], Awaitable[bool]],
         log: logging.Logger | logging.LoggerAdapter[Any],
         run_notebook: Callable[
             [execute.Execution, zmq.asyncio.Context], Coroutine[Any, Any, None]
         ] = execute.run,
     ) -> None:
-        """`save` writes an executed notebook under a contents path; `run_notebook` is `execute.run`."""
+        """Take the parts. `run_notebook` is `execute.run`.
+
+        `save` writes an executed notebook under a contents path; `has_folder` looks for a folder.
+        """
         self.settings = settings
         self._opener = opener
         self._fresh = fresh
         self._prepared = prepared
         self._existing = existing
         self._save = save
+        self._has_folder = has_folder
         self._run_notebook = run_notebook
         self._log = log
 
@@ -86,13 +95,14 @@ class Performer:
     async def perform(
         self,
         run: live.Run,
+        begin: Begin,
         save_progress: Callable[[live.Run, models.RunRecord, bytes], Awaitable[None]],
     ) -> None:
         """Execute a run, whatever happens. `save_progress` is called with each cell that has ended."""
         self._log.info("run %s: started, notebook %r", run.id, run.admitted.path)
         saver = asyncio.create_task(self._keep_saving(run, save_progress))
         try:
-            await self._lease_and_execute(run)
+            await self._lease_and_execute(run, begin)
             await self._save_notebook(run)
         except Exception:
             # A fault of ours must not leave the run, and who waits for it, without an end.
@@ -130,17 +140,17 @@ class Performer:
                 await save_progress(run, view.record, content)
             await asyncio.sleep((time.monotonic() - began) / SAVING_SHARE)
 
-    async def _lease_and_execute(self, run: live.Run) -> None:
+    async def _lease_and_execute(self, run: live.Run, begin: Begin) -> None:
         """Execute a run; on another kernel if the first ends before it could be asked for anything.
 
         Kernels do so whose ports, which are chosen before they open them, somebody else has opened meanwhile.
         """
-        if not await self._try(run, is_last=False):
+        if not await self._try(run, begin, is_last=False):
             self._log.warning("run %s: its kernel ended at its start; another one is started", run.id)
             run.execution = None
-            await self._try(run, is_last=True)
+            await self._try(run, begin, is_last=True)
 
-    async def _try(self, run: live.Run, *, is_last: bool) -> bool:
+    async def _try(self, run: live.Run, begin: Begin, *, is_last: bool) -> bool:
         """Execute a run. False: the kernel has ended at its start, and this was not the last attempt."""
         plan = _plan_of(run)
         request = kernels.KernelRequest(
@@ -154,6 +164,10 @@ class Performer:
         try:
             async with self._kernel_for(plan, request) as (kernel, prepared):
                 run.kernel = models.KernelInfo(name=kernel.name, id=kernel.id, source=kernel.source)
+                if not run.has_begun and not await begin(run):
+                    run.ask_to_end(watch.Ending.STOP)
+                    return True
+                run.has_begun = True
                 if not await self._execute(run, kernel, prepared, is_last=is_last):
                     return False
                 run.mark_phase("run")
@@ -172,6 +186,9 @@ class Performer:
         self, plan: planning.Plan, request: kernels.KernelRequest
     ) -> AsyncIterator[tuple[kernels.LeasedKernel, prepare.Prepared | None]]:
         """Lend a kernel for the time of the context, prepared for the run where one is."""
+        if request.id is None and not await self._has_folder(request.path):
+            # The kernel would be started in a folder above, and find other files there.
+            raise kernels.KernelStartError("the notebook's folder is not there any more")
         prepared = None if self._prepared is None else await self._prepared.take(plan)
         if prepared is not None:
             async with self._fresh.lend(prepared.kernel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,17 @@ class Planner:
         spec = await self._find_or_trust(record.kernel_name)
         language = languages.find(spec.name, spec.language or notebook.language)
         return Plan(request=record.request, notebook=notebook, kernel_name=spec.name, language=language)
+
+    async def obstacle(self, waiting: models.Waiting) -> str | None:
+        """Say why this server cannot execute a run that waits, in a sentence; None: it can."""
+        try:
+            await self._find_or_trust(waiting.kernel_name)
+        except errors.NoSuchKernel:
+            return f"It has no kernel {waiting.kernel_name!r}."
+        folder = posixpath.dirname(waiting.path or "")
+        if not await notebooks.has_folder(self._contents, folder):
+            return f"It has no folder {folder!r}."
+        return None
 
     async def describe(self, path: str) -> Description:
         """Describe the notebook at a contents path. Raises NotebookNotFound and its like."""

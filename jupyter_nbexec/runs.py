@@ -84,7 +84,7 @@ class Listener(Protocol):
     """Who is told what becomes of runs."""
 
     def run_queued(self, record: models.RunRecord) -> None:
-        """A run was admitted."""
+        """A run was admitted, or waits again."""
 
     def run_started(self, record: models.RunRecord) -> None:
         """A run is executed from now on."""
@@ -94,6 +94,9 @@ class Listener(Protocol):
 
     def set_queue_length(self, length: int) -> None:
         """So many runs wait."""
+
+    def set_stranded(self, number: int) -> None:
+        """So many runs wait in the store that this server cannot execute."""
 
 
 class RunManager:
@@ -107,6 +110,7 @@ class RunManager:
         store: stores.RunStore,
         performer: perform.Performer,
         restore: Callable[[models.RunRecord, bytes], Awaitable[planning.Plan]],
+        obstacle: Callable[[models.Waiting], Awaitable[str | None]],
         deliver: Callable[[str, models.Webhook], models.Delivery],
         on_delivery_due: Callable[[], object],
         listener: Listener,
@@ -115,7 +119,8 @@ class RunManager:
     ) -> None:
         """Take the parts.
 
-        `restore` makes a plan of what the store holds. `deliver` checks a webhook and makes its delivery, and
+        `restore` makes a plan of what the store holds, and `obstacle` says why this server cannot execute it,
+        if it cannot. `deliver` checks a webhook and makes its delivery, and
         `on_delivery_due` is called when one may be due. `service` is the URL path of `/api/nbexec`.
         """
         self.settings = settings
@@ -123,6 +128,7 @@ class RunManager:
         self._store = store
         self._performer = performer
         self._restore = restore
+        self._obstacle = obstacle
         self._deliver = deliver
         self._on_delivery_due = on_delivery_due
         self._listener = listener
@@ -150,6 +156,12 @@ class RunManager:
         self._keys: WeakValueDictionary[tuple[str | None, str], asyncio.Lock] = WeakValueDictionary()
         self._may_have_stored = True
         self._queued = 0
+        #: How far the stored queue was looked through since the last heartbeat, as the number of a run; and
+        #: why this server cannot execute what it has found there, by the run's id.
+        self._looked_at = 0
+        self._found: dict[str, str] = {}
+        #: The same of the last time that it was looked through to its end.
+        self._stranded: dict[str, str] = {}
         #: Ids of runs that were this server's at the last heartbeat, though it knows nothing of them.
         self._strays: set[str] = set()
         self._filling: asyncio.Task[None] | None = None
@@ -223,8 +235,8 @@ class RunManager:
 
     @property
     def unfinished(self) -> int:
-        """How many runs wait or are being executed, as far as this server knows."""
-        return len(self._runs) + self._queued
+        """How many runs are executed here or wait, but for those that this server cannot execute."""
+        return len(self._runs) + max(0, self._queued - len(self._stranded))
 
     # Admission
 
@@ -299,7 +311,7 @@ class RunManager:
                 return await self._earlier(record, error), False
             raise
         self._listener.run_queued(stored)
-        self._may_have_stored = True
+        self._look_again(stored.number - 1)
         self._fill()
         return stored, True
 
@@ -426,7 +438,7 @@ class RunManager:
         run = None
         self._ended_meanwhile.clear()
         try:
-            claimed = await self._ask(self._store.claim_next, self._membership.id, live.now())
+            claimed = await self._claim_stored()
             if claimed is not None:
                 self._may_have_stored = True
                 self._set_queued(max(0, self._queued - 1))
@@ -444,6 +456,47 @@ class RunManager:
                 self._perform(run)
             else:
                 self._running[run.id] = asyncio.create_task(self._finish_and_release(run))
+
+    async def _claim_stored(self) -> tuple[models.RunRecord, bytes] | None:
+        """Claim the first run in the store that this server can execute; None: none waits."""
+        obstacles: dict[tuple[str, str | None], str | None] = {}
+        while not self._is_stopping:
+            waiting = await self._ask(self._store.waiting, self._membership.id, self._looked_at)
+            if not waiting:
+                self._set_stranded(self._found)
+                return None
+            fit = []
+            for each in waiting:
+                kind = (each.kernel_name, each.path)
+                if kind not in obstacles:
+                    obstacles[kind] = await self._obstacle(each)
+                obstacle = obstacles[kind]
+                # What nobody else may have is executed here, or else fails here.
+                if obstacle is None or each.is_bound:
+                    fit.append(each.number)
+                else:
+                    self._found[each.id] = obstacle
+                if not fit:
+                    self._looked_at = each.number
+            if fit:
+                claimed = await self._ask(self._store.claim_next, self._membership.id, live.now(), fit)
+                if claimed is not None:
+                    return claimed
+                # Others were faster.
+                self._looked_at = waiting[-1].number
+        return None
+
+    def _look_again(self, after: int = 0) -> None:
+        """Look through the stored queue again, for runs with a larger number than `after`."""
+        self._may_have_stored = True
+        self._looked_at = min(self._looked_at, after)
+
+    def _set_stranded(self, stranded: dict[str, str]) -> None:
+        """Say of which runs in the store this server knows that it cannot execute them."""
+        for obstacle in sorted(set(stranded.values()) - set(self._stranded.values())):
+            self._log.warning("runs wait that this server leaves to others: %s", obstacle)
+        self._stranded = dict(stranded)
+        self._listener.set_stranded(len(stranded))
 
     async def _take_claimed(self, record: models.RunRecord, content: bytes) -> live.Run | None:
         """Find or make the run that the store has given; None if it has ended while it did.
@@ -487,7 +540,7 @@ class RunManager:
 
     async def _perform_and_finish(self, run: live.Run) -> None:
         try:
-            await self._performer.perform(run, self._save_progress)
+            await self._performer.perform(run, self._note_beginning, self._save_progress)
         finally:
             await self._finish_and_release(run)
 
@@ -496,6 +549,21 @@ class RunManager:
             await self._finish(run)
         finally:
             self._release(run)
+
+    async def _note_beginning(self, run: live.Run) -> bool:
+        """Have the store note that cells are sent from now on. False: they must not be."""
+        if not run.admitted.may_move:
+            return True
+        while True:
+            if run.ending is watch.Ending.STOP:
+                return False
+            try:
+                return await self._ask(self._store.begin, run.id, self._membership.id)
+            except errors.StorageUnavailable:
+                if run.ending is not None:
+                    return False
+                self._log.error("run %s: that it begins is not stored yet", run.id)
+                await self._change(RETRY)
 
     async def _save_progress(self, run: live.Run, record: models.RunRecord, content: bytes) -> None:
         """Store what has been executed so far; that this fails is no reason to end the run."""
@@ -507,6 +575,8 @@ class RunManager:
 
     async def _finish(self, run: live.Run) -> None:
         """End a run. The only place where that happens, as long as its server lives."""
+        if run.is_to_move and await self._give_back(run):
+            return
         run.judge()
         view = await self._performer.view(run)
         content, events = await self._pack_end(run, view)
@@ -524,6 +594,24 @@ class RunManager:
         self._log.info("run %s: %s%s", run.id, final.status.value, code)
         if final.delivery is not None:
             self._on_delivery_due()
+
+    async def _give_back(self, run: live.Run) -> bool:
+        """Leave a run that has not begun to whoever comes next. False: it has ended, or is to end here."""
+        try:
+            if not await self._ask(self._store.give_back, run.id, self._membership.id):
+                record = await self._ask(self._store.get, run.id)
+                if record is None or record.status.is_final or record.owner == self._membership.id:
+                    return False
+        except errors.StorageUnavailable:
+            self._log.error("run %s: it is given back with a later heartbeat, or by other servers", run.id)
+        self._running.pop(run.id, None)
+        self._runs.pop(run.id, None)
+        run.let_go()
+        self._look_again()
+        self._notify()
+        self._listener.run_queued(live.as_queued(run.admitted))
+        self._log.info("run %s: left to other servers, since it had not begun", run.id)
+        return True
 
     async def _pack_end(self, run: live.Run, view: live.View) -> tuple[bytes | None, bytes | None]:
         """Write notebook and events for the store; without them the run ends all the same."""
@@ -592,13 +680,17 @@ class RunManager:
         self._close_strays(beat.owned)
         self._set_queued(beat.queued)
         # What was counted may be older than the run that was submitted last.
-        self._may_have_stored |= beat.queued > 0
+        self._found = {}
+        if beat.queued:
+            self._look_again()
+        else:
+            self._set_stranded({})
         if beat.closed:
             self._on_delivery_due()
         self._fill()
 
     def _close_strays(self, owned: Collection[str]) -> None:
-        """Close runs that were given to this server without its knowing: the answer of the store was lost.
+        """Give back, or close, runs that are this server's without its knowing: it was never told.
 
         That takes two heartbeats, since one may fall between the store's answer and what is done with it.
         """
@@ -611,6 +703,11 @@ class RunManager:
         try:
             record = await self._get(run_id)
             if run_id in self._runs or record.status.is_final or record.owner != self._membership.id:
+                return
+            if await self._ask(self._store.give_back, run_id, self._membership.id):
+                self._log.error("run %s: it waits again, since an answer of the run store was lost", run_id)
+                self._look_again()
+                self._fill()
                 return
             error = models.RunError(
                 code=models.ErrorCode.INTERNAL_ERROR,
@@ -638,7 +735,15 @@ class RunManager:
         record = run.record() if run is not None else await self._get(run_id)
         if user is not None and record.user != user:
             raise errors.RunNotFound
-        return record
+        return self._with_warning(record)
+
+    def _with_warning(self, record: models.RunRecord) -> models.RunRecord:
+        """Say of a run that waits why this server does not execute it, if that is so."""
+        obstacle = self._stranded.get(record.id)
+        if obstacle is None or record.status is not models.RunStatus.QUEUED:
+            return record
+        warning = f"The server that was asked cannot execute the run. {obstacle} It waits for another server."
+        return dataclasses.replace(record, warnings=(*record.warnings, warning))
 
     async def view(self, run_id: str) -> live.View:
         """Show a run with its outputs so far. Raises RunNotFound, StorageUnavailable."""
@@ -647,7 +752,7 @@ class RunManager:
             return await self._performer.view(run)
         record = await self._get(run_id)
         if record.started is None:
-            return live.View(record=record)
+            return live.View(record=self._with_warning(record))
         content = await self._ask(self._store.content, run_id)
         if content is None:
             return live.View(record=record)
@@ -662,6 +767,8 @@ class RunManager:
             run = self._runs.get(run_id)
             if run is not None:
                 await _wait(run.wait(), left)
+                if run.was_let_go and not self._is_stopping:
+                    continue
                 view = await self._performer.view(run)
                 return dataclasses.replace(view, record=run.final)
             record = await self._get(run_id)

@@ -42,6 +42,11 @@ class Metrics:
             registry=registry,
         )
         self.queued = Gauge("jupyter_nbexec_runs_queued", "Runs that wait for their turn.", registry=registry)
+        self.stranded = Gauge(
+            "jupyter_nbexec_runs_stranded",
+            "Runs that wait in the store, and that this server cannot execute.",
+            registry=registry,
+        )
         self.running = Gauge("jupyter_nbexec_runs_running", "Runs that are under way.", registry=registry)
         self.phases = Histogram(
             "jupyter_nbexec_run_phase_seconds",
@@ -101,7 +106,8 @@ class Telemetry:
             event_logger.register_event_schema(SCHEMA_FILE)
 
     def run_queued(self, record: models.RunRecord) -> None:
-        """Note that a run was admitted."""
+        """Note that a run was admitted, or waits again."""
+        self._forget(record)
         self._emit("queued", record)
 
     def run_started(self, record: models.RunRecord) -> None:
@@ -113,9 +119,7 @@ class Telemetry:
 
     def run_ended(self, record: models.RunRecord) -> None:
         """Note that a run has ended: here, in the queue, or on a server that has died."""
-        if record.id in self._running:
-            self._running.remove(record.id)
-            self._metrics.running.dec()
+        self._forget(record)
         self._metrics.runs.labels(record.status.value, _code(record) or NO_CODE).inc()
         for phase in PHASES:
             if phase in record.timing:
@@ -128,9 +132,19 @@ class Telemetry:
         """Note how many runs wait for their turn."""
         self._metrics.queued.set(length)
 
+    def set_stranded(self, number: int) -> None:
+        """Note how many runs wait in the store that this server cannot execute."""
+        self._metrics.stranded.set(number)
+
     def webhook_attempted(self, outcome: str) -> None:
         """Note an attempt to deliver a webhook; `outcome` is one of `OUTCOMES`."""
         self._metrics.attempts.labels(outcome).inc()
+
+    def _forget(self, record: models.RunRecord) -> None:
+        """Note that a run is not executed here any more, if it was."""
+        if record.id in self._running:
+            self._running.remove(record.id)
+            self._metrics.running.dec()
 
     def _emit(self, action: str, record: models.RunRecord) -> None:
         try:

@@ -40,7 +40,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, str]] = []
-        self.length = 0
+        self.length = self.stranded = 0
 
     def run_queued(self, record: models.RunRecord) -> None:
         """Write it down."""
@@ -58,6 +58,10 @@ class Ledger:
         """Keep the last one."""
         self.length = length
 
+    def set_stranded(self, number: int) -> None:
+        """Keep the last one."""
+        self.stranded = number
+
 
 async def restore(record: models.RunRecord, content: bytes) -> planning.Plan:
     """Make a plan again, as the planner does, for kernels that need no kernelspec."""
@@ -74,6 +78,11 @@ async def restore(record: models.RunRecord, content: bytes) -> planning.Plan:
     )
 
 
+async def has_folder(_path: str) -> bool:
+    """All folders are there."""
+    return True
+
+
 class Bench:
     """A run manager, and what tests do with it."""
 
@@ -86,6 +95,9 @@ class Bench:
             "stop_timeout": 10.0,
         }
         self.ledger = Ledger()
+        self.performer = performer
+        #: Names of kernelspecs that this server does not have.
+        self.missing: set[str] = set()
         self.store = stores.RunStore(database)
         self.manager = runs.RunManager(
             settings=runs.Settings(**{**defaults, **settings}),
@@ -93,12 +105,17 @@ class Bench:
             store=self.store,
             performer=performer,
             restore=restore,
+            obstacle=self.obstacle,
             deliver=lambda run_id, webhook: models.Delivery(run_id=run_id, url=webhook.url),
             on_delivery_due=lambda: None,
             listener=self.ledger,
             service=SERVICE,
             log=logging.getLogger("test"),
         )
+
+    async def obstacle(self, waiting: models.Waiting) -> str | None:
+        """Say which kernelspec is missing."""
+        return f"It has no kernel {waiting.kernel_name!r}." if waiting.kernel_name in self.missing else None
 
     async def plan(self, *cells: str | nbformat.NotebookNode, **fields: Any) -> planning.Plan:
         """Plan a run of a notebook of these cells."""
@@ -175,6 +192,7 @@ class Engine(Bench):
             fresh=self._fresh,
             existing=managed.ExistingSource(self.kernels),
             save=self.save,
+            has_folder=has_folder,
             log=logging.getLogger("test"),
         )
         database = f"sqlite:///{root / 'runs.sqlite'}"
@@ -273,6 +291,7 @@ class Stage(Bench):
             fresh=self.source,
             existing=self.source,
             save=self.save,
+            has_folder=has_folder,
             log=logging.getLogger("test"),
             run_notebook=self.play,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from jupyter_nbexec import errors, membership, models, runs
+from jupyter_nbexec import errors, live, membership, models, runs
 from jupyter_nbexec import store as stores
 from tests.machinery import Stage
 
@@ -246,7 +247,96 @@ async def test_somebody_waits_for_a_detached_run(play: Play) -> None:
 
     assert [await status(stage, run_id) for run_id in runs_] == 9 * [("succeeded", None)]
     assert await status(stage, cancelled) == ("cancelled", None)
-    assert stage.order[len(blocking) :] == [f"n{number}" for number in range(9)]
+    assert sorted(stage.order[len(blocking) :]) == [f"n{number}" for number in range(9)]
+
+
+async def test_what_others_can_execute(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+    """A run that this server cannot execute waits, and says why; it is in nobody's way, and no activity."""
+    stage = play()
+    stage.missing = {"rare"}
+    claim = runs.Claim(is_async=True)
+    plan = dataclasses.replace(await stage.plan("rare"), kernel_name="rare")
+    waiting, _ = await stage.manager.submit(plan, claim)
+    assert await status(stage, await stage.submit_async("usual")) == ("succeeded", None)
+    await until(lambda: stage.ledger.stranded == 1)
+
+    (warning,) = (await stage.manager.get(waiting.id)).warnings
+    assert "It has no kernel 'rare'." in warning
+    assert (await stage.manager.view(waiting.id)).record.warnings == (warning,)
+    assert "It has no kernel 'rare'." in caplog.text
+    assert stage.manager.unfinished == 0
+    stage.missing = set()
+    stage.manager._on_beat(membership.Beat(queued=1))
+    assert await status(stage, waiting.id) == ("succeeded", None)
+    assert stage.order == ["usual", "rare"]
+    stage.manager._on_beat(membership.Beat(queued=0))
+    assert stage.ledger.stranded == 0
+
+
+async def test_many_that_others_can_execute(play: Play) -> None:
+    """However many runs wait that a server cannot execute, it finds the one behind them that it can."""
+    stage = play()
+    stage.missing = {"rare"}
+    plan = dataclasses.replace(await stage.plan("rare"), kernel_name="rare")
+    for _ in range(stores.PAGE + 1):
+        await stage.manager.submit(plan, runs.Claim(is_async=True))
+
+    assert await status(stage, await stage.submit_async("usual")) == ("succeeded", None)
+    await until(lambda: stage.ledger.stranded == stores.PAGE + 1)
+
+
+async def test_a_stop_before_the_first_cell(play: Play) -> None:
+    """A run that has a kernel, but no cell sent, when its server stops is executed by the next one."""
+    stage = play()
+    asked = asyncio.Event()
+
+    async def never(_path: str) -> bool:
+        asked.set()
+        await until(lambda: stage.manager._is_stopping)
+        return True
+
+    stage.performer._has_folder = never
+    run_id = await stage.submit_async("late")
+    await asyncio.wait_for(asked.wait(), 60)
+    assert (await stage.manager.get(run_id)).status is models.RunStatus.RUNNING
+    await stage.manager.stop()
+    successor = play()
+    await successor.manager.start()
+
+    assert await status(successor, run_id) == ("succeeded", None)
+    assert (stage.order, successor.order) == ([], ["late"])
+    assert [kind for kind, _ in stage.ledger.entries] == ["queued", "started", "queued"]
+
+
+async def test_others_have_it_before_the_first_cell(play: Play) -> None:
+    """A server that was held for dead sends no cell of a run that others have taken; its end is told."""
+    stage, other = play(), play()
+    await other.manager.start()
+
+    async def take(_path: str) -> bool:
+        stage.store.recover([stage.manager._membership.id], live.now())
+        other.manager._on_beat(membership.Beat(queued=1))
+        await until(lambda: other.order == ["late"])
+        return True
+
+    stage.performer._has_folder = take
+    run_id = await stage.submit_async("late")
+
+    assert await status(stage, run_id) == ("succeeded", None)
+    assert (stage.order, other.order) == ([], ["late"])
+    assert stage.manager.unfinished == 0
+
+
+async def test_a_folder_that_is_gone(play: Play) -> None:
+    """A run whose folder is not there any more fails, rather than be executed in another one."""
+    stage = play()
+
+    async def has_folder(_path: str) -> bool:
+        return False
+
+    stage.performer._has_folder = has_folder
+    assert await status(stage, await stage.submit_async("a")) == ("failed", "kernel_start_failed")
+    assert stage.order == []
 
 
 async def test_same_key_for_another_request(play: Play) -> None:
@@ -531,7 +621,7 @@ async def test_others_have_closed_it_and_cannot_say_how(play: Play, monkeypatch:
 
 
 async def test_an_answer_of_the_store_is_lost(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that was given to a server without its knowing is closed, and neither left nor executed."""
+    """A run that was given to a server without its knowing is closed, or waits again if it may."""
     stage = play(max_concurrent_runs=2)
     await stage.manager.start()
 
@@ -555,11 +645,11 @@ async def test_an_answer_of_the_store_is_lost(play: Play, monkeypatch: pytest.Mo
         owned = stage.store.owned(stage.manager._membership.id)
         stage.manager._on_beat(membership.Beat(owned=owned))
 
-    assert await status(stage, claimed) == ("failed", "internal_error")
+    assert await status(stage, claimed) == ("succeeded", None)
     await until(lambda: not stage.store.owned(stage.manager._membership.id))
     run = await stage.submit_async("next")
     assert await status(stage, run) == ("succeeded", None)
-    assert stage.order == ["next"]
+    assert stage.order == ["claimed", "next"]
     assert stage.manager.unfinished == 0
 
 

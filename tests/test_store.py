@@ -368,6 +368,49 @@ def test_a_run_that_belongs_to_a_server_waits_for_it(runs: store.RunStore) -> No
     assert (taken[0].id, taken[0].owner, taken[1]) == (bound.id, "s1", b"bound")
 
 
+def test_a_server_chooses_what_it_can_execute(runs: store.RunStore) -> None:
+    """The runs that wait for a server are listed in order, and it takes the first of those it names."""
+    first, other, bound, _ = (
+        runs.add(record(**values), b"")
+        for values in ({"kernel_name": "rare"}, {}, {"owner": "s1"}, {"owner": "s2"})
+    )
+    cancelled = runs.add(record(), b"")
+    assert runs.cancel_queued(cancelled.id, NOW)
+
+    waiting = runs.waiting("s1")
+    assert [(each.id, each.kernel_name, each.path, each.is_bound) for each in waiting] == [
+        (first.id, "rare", "a.ipynb", False),
+        (other.id, "python3", "a.ipynb", False),
+        (bound.id, "python3", "a.ipynb", True),
+    ]
+    assert runs.waiting("s1", after=first.number, limit=1) == waiting[1:2]
+    taken = runs.claim_next("s1", NOW, [cancelled.number, bound.number, other.number])
+    assert taken is not None
+    assert taken[0].id == other.id
+    assert runs.claim_next("s1", NOW, [other.number]) is None
+
+
+def test_what_has_not_begun_may_be_given_back(runs: store.RunStore) -> None:
+    """A server may put a run into the queue again until it says that it begins, and only what it has."""
+    run = runs.add(record(), b"")
+    assert not runs.begin(run.id, "s1")
+    assert not runs.give_back(run.id, "s1")
+    assert runs.claim(run.id, "s1", NOW)
+    assert not runs.give_back(run.id, "s2")
+    assert not runs.begin(run.id, "s2")
+
+    assert runs.give_back(run.id, "s1")
+    assert runs.get(run.id) == run
+    assert not runs.begin(run.id, "s1")
+    assert runs.claim(run.id, "s1", NOW)
+    assert runs.begin(run.id, "s1")
+    assert not runs.give_back(run.id, "s1")
+    unwanted = runs.add(record(), b"")
+    assert runs.claim(unwanted.id, "s1", NOW)
+    runs.request_cancel(unwanted.id)
+    assert not runs.give_back(unwanted.id, "s1")
+
+
 def test_only_detached_runs_are_in_the_queue(runs: store.RunStore) -> None:
     """A run whose client waits is not handed out, nor counted."""
     waiting = runs.add(record(is_detached=False, owner="s1"), b"")
@@ -632,13 +675,17 @@ def leave_behind(runs: store.RunStore, owner: str) -> dict[str, models.RunRecord
     """What a server may leave when it dies, by a name."""
     kinds: dict[str, dict[str, Any]] = {
         "running": {"status": RUNNING, "owner": owner, "started": NOW},
+        "claimed": {"status": RUNNING, "owner": owner, "started": NOW},
+        "unwanted": {"status": RUNNING, "owner": owner, "started": NOW, "is_cancel_requested": True},
         "waited for": {"is_detached": False, "owner": owner},
         "with env": {"has_env": True, "owner": owner},
         "bound": {"owner": owner},
         "free": {},
         "done": {"status": SUCCEEDED, "owner": owner, "started": NOW, "ended": NOW},
     }
-    return {name: runs.add(record(**values), name.encode()) for name, values in kinds.items()}
+    left = {name: runs.add(record(**values), name.encode()) for name, values in kinds.items()}
+    assert runs.begin(left["running"].id, owner)
+    return left
 
 
 @pytest.mark.parametrize("is_entered", [True, False], ids=["died", "never entered"])
@@ -655,8 +702,11 @@ def test_the_dead_are_cleared_up_after(runs: store.RunStore, *, is_entered: bool
 
     closed = runs.recover(["dead"] if is_entered else [], later)
 
-    assert [run.id for run in closed] == [left[name].id for name in ("running", "waited for", "with env")]
+    names = ("running", "unwanted", "waited for", "with env")
+    assert [run.id for run in closed] == [left[name].id for name in names]
     assert closed == [runs.get(run.id) for run in closed]
+    unwanted = closed.pop(1)
+    assert (unwanted.status, unwanted.error, unwanted.ended) == (CANCELLED, None, later)
     assert all(is_server_stopped(run) and run.ended == later for run in closed)
     assert closed[0].progress == models.Progress(done=1, total=2)
     assert (runs.content(closed[0].id), runs.events(closed[0].id)) == (b"partial", b"[1]")
@@ -664,6 +714,8 @@ def test_the_dead_are_cleared_up_after(runs: store.RunStore, *, is_entered: bool
     assert "started" in str(closed[1].error)
     bound = runs.get(left["bound"].id)
     assert bound == dataclasses.replace(left["bound"], owner=None)
+    claimed = runs.get(left["claimed"].id)
+    assert claimed == dataclasses.replace(left["claimed"], status=QUEUED, owner=None, started=None)
     assert runs.get(left["done"].id) == left["done"]
     assert all(runs.get(run.id) == run for run in others.values())
     assert [each.id for each in runs.servers()] == ["alive"]
@@ -783,7 +835,7 @@ ASKED: dict[str, tuple[Callable[[store.RunStore], object], str]] = {
     "both": (lambda runs: runs.list(path="a", status=FAILED, before=5), "nbexec_runs_path_status "),
     "user": (lambda runs: runs.list(user="u", before=5), "nbexec_runs_user "),
     "user's": (lambda runs: runs.list(user="u", status=FAILED, before=5), "nbexec_runs_user_status "),
-    "next": (lambda runs: runs.claim_next("s", NOW), "nbexec_runs_status "),
+    "next": (lambda runs: runs.waiting("s", 5), "nbexec_runs_status "),
     "queued": (lambda runs: runs.queued(), "nbexec_runs_status "),
     "cancels": (lambda runs: runs.cancel_requests("s"), "nbexec_runs_status "),
     "orphans": (lambda runs: runs.recover([], NOW), "nbexec_runs_status "),
@@ -932,6 +984,7 @@ def test_the_end_makes_the_message_due(runs: store.RunStore) -> None:
     runs.register(server("s2"))
     for run, owner in ((finished, "s1"), (closed, "s2"), (other, "s3")):
         assert runs.claim(run.id, owner, NOW)
+        assert runs.begin(run.id, owner)
     claimed = runs.get(finished.id)
     assert claimed is not None
     assert runs.finish(ended(claimed), None, None)
@@ -1020,6 +1073,7 @@ class Life(RuleBasedStateMachine):
         self.runs = store.RunStore("sqlite://")
         self.runs.open()
         self.expected: dict[str, models.RunRecord] = {}
+        self.begun: set[str] = set()
 
     def teardown(self) -> None:
         """Let go of the database."""
@@ -1068,6 +1122,15 @@ class Life(RuleBasedStateMachine):
             assert claimed[0].id == min(waiting, key=lambda run: run.number).id
             self.expected[claimed[0].id] = claimed[0]
 
+    @rule(run_id=known, server_id=st.sampled_from(["s1", "s2"]))
+    def begin(self, run_id: str, server_id: str) -> None:
+        """Begin one."""
+        run = self.expected.get(run_id)
+        may = run is not None and run.status is RUNNING and run.owner == server_id
+        assert self.runs.begin(run_id, server_id) == may
+        if may:
+            self.begun.add(run_id)
+
     @rule(run_id=known)
     def cancel(self, run_id: str) -> None:
         """Cancel one."""
@@ -1101,16 +1164,22 @@ class Life(RuleBasedStateMachine):
     @rule(server_id=st.sampled_from(["s1", "s2"]))
     def die(self, server_id: str) -> None:
         """Let a server die, and start again."""
+        cancelled = set()
         for run in list(self.expected.values()):
-            if run.owner == server_id and run.status is QUEUED and run.is_detached and not run.has_env:
-                self.expected[run.id] = dataclasses.replace(run, owner=None)
+            has_begun = run.status is RUNNING and run.id in self.begun
+            if run.owner != server_id or run.status.is_final or not run.may_move or has_begun:
+                continue
+            if run.is_cancel_requested:
+                cancelled.add(run.id)
+            else:
+                self.expected[run.id] = dataclasses.replace(run, status=QUEUED, owner=None, started=None)
         left = [
             run.id for run in self.expected.values() if run.owner == server_id and not run.status.is_final
         ]
         closed = self.runs.recover([server_id], NOW)
         assert [run.id for run in closed] == left
         for run in closed:
-            assert is_server_stopped(run)
+            assert run.status is CANCELLED if run.id in cancelled else is_server_stopped(run)
             self.expected[run.id] = run
         self.runs.register(server(server_id))
 

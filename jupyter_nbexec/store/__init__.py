@@ -39,6 +39,8 @@ __all__ = ["DuplicateKey", "RunStore", "StoreError"]
 
 #: Runs that are forgotten in one transaction.
 BATCH = 100
+#: Runs that wait, as many as are looked at together.
+PAGE = 50
 
 _Condition: TypeAlias = "sa.ColumnElement[bool]"
 # Inside the class, `list` is a method.
@@ -156,13 +158,33 @@ class RunStore:
                 return None
             return _find(connection, RUNS.c.id == run_id)
 
-    def claim_next(self, server_id: str, now: datetime) -> tuple[models.RunRecord, bytes] | None:
-        """Let this server execute the first detached run that waits for it or for any. None: none does."""
-        first = sa.select(RUNS.c.number).where(IS_IN_QUEUE, _is_for(server_id))
-        first = first.order_by(RUNS.c.number).limit(1)
+    def waiting(self, server_id: str, after: int = 0, limit: int = PAGE) -> list[models.Waiting]:
+        """List the first detached runs that wait for this server or for any, from a number above `after`."""
+        columns = (RUNS.c.id, RUNS.c.number, RUNS.c.kernel_name, RUNS.c.path, RUNS.c.owner)
+        query = sa.select(*columns).where(IS_IN_QUEUE, _is_for(server_id), RUNS.c.number > after)
         with self._reading() as connection:
-            if connection.execute(first).first() is None:
-                return None  # and no other writer was held up
+            return [
+                models.Waiting(
+                    id=row.id,
+                    number=row.number,
+                    kernel_name=row.kernel_name,
+                    path=row.path,
+                    is_bound=row.owner is not None,
+                )
+                for row in connection.execute(query.order_by(RUNS.c.number).limit(limit))
+            ]
+
+    def claim_next(
+        self, server_id: str, now: datetime, among: Collection[int] | None = None
+    ) -> tuple[models.RunRecord, bytes] | None:
+        """Let this server execute the first detached run that waits for it or for any. None: none does.
+
+        `among` are the numbers of those that it can execute; None: all.
+        """
+        first = sa.select(RUNS.c.number).where(IS_IN_QUEUE, _is_for(server_id))
+        if among is not None:
+            first = first.where(RUNS.c.number.in_(among))
+        first = first.order_by(RUNS.c.number).limit(1)
         with self._writing() as connection:
             number = connection.execute(first.with_for_update(skip_locked=True)).scalar()
             if number is None or not _claim(connection, RUNS.c.number == number, server_id, now):
@@ -171,6 +193,22 @@ class RunStore:
             query = sa.select(DOCUMENTS.c.content).where(DOCUMENTS.c.number == number)
             packed = connection.execute(query).scalar_one()
         return None if record is None else (record, rows.unpack(packed))
+
+    def begin(self, run_id: str, server_id: str) -> bool:
+        """Note that its owner is about to execute a run's first cell. False: others have it, or it has ended.
+
+        From then on the run is executed by nobody else, whatever becomes of its owner.
+        """
+        change = RUNS.update().where(RUNS.c.id == run_id, IS_RUNNING, RUNS.c.owner == server_id)
+        with self._writing() as connection:
+            return connection.execute(change.values(has_begun=True)).rowcount > 0
+
+    def give_back(self, run_id: str, server_id: str) -> bool:
+        """Put a run that this server has, and has not begun, into the queue again. False: it may not."""
+        with self._writing() as connection:
+            is_it = (RUNS.c.id == run_id) & (RUNS.c.owner == server_id) & IS_RUNNING
+            is_it &= RUNS.c.is_detached & ~RUNS.c.has_env & ~RUNS.c.has_begun & ~RUNS.c.is_cancel_requested
+            return connection.execute(_RELEASING.where(is_it)).rowcount > 0
 
     def queued(self) -> int:
         """Count the detached runs that wait."""
@@ -357,11 +395,18 @@ def _is_for(server_id: str) -> _Condition:
 
 def _claim(connection: sa.Connection, is_it: _Condition, server_id: str, now: datetime) -> bool:
     """Give a run that waits to a server. False: another one was faster, or it was cancelled."""
-    values = {"status": models.RunStatus.RUNNING.value, "owner": server_id, "started": now}
+    values = {
+        "status": models.RunStatus.RUNNING.value,
+        "owner": server_id,
+        "started": now,
+        "has_begun": False,
+    }
     change = RUNS.update().where(is_it, IS_QUEUED, _is_for(server_id))
     return connection.execute(change, values).rowcount > 0
 
 
+#: Puts a run into the queue again, for any server.
+_RELEASING = RUNS.update().values(status=models.RunStatus.QUEUED.value, owner=None, started=None)
 _IS_WAITING = RUNS.c.delivery_state == models.DeliveryState.WAITING.value
 _PENDING = sa.literal(models.DeliveryState.PENDING.value)
 #: Changes runs, and has that told to whom it concerns.
@@ -408,7 +453,9 @@ def _size(documents: tuple[str, ...]) -> dict[str, Any]:
 _IS_OURS = RUNS.c.owner == sa.bindparam("its_owner")
 _IS_IT = RUNS.c.id == sa.bindparam("its_id")
 #: Changes a run that is executed by its owner, and that gets both documents.
-_PROGRESS = RUNS.update().where(_IS_IT, IS_RUNNING, _IS_OURS).values(_size(("content", "events")))
+_PROGRESS = (
+    RUNS.update().where(_IS_IT, IS_RUNNING, _IS_OURS).values(has_begun=True, **_size(("content", "events")))
+)
 _WRITING_DOCUMENTS = DOCUMENTS.update().where(DOCUMENTS.c.number == _number())
 
 
@@ -422,20 +469,26 @@ def _ending(documents: tuple[str, ...], *, is_owned: bool, is_cancelled: bool) -
 
 
 def _close(connection: sa.Connection, is_owned: _Condition, now: datetime) -> _Records:
-    """Close what a dead server has left; release what others can execute."""
+    """Close what a dead server has left; release what others can execute: it has not begun, and may move."""
     left = sa.select(RUNS).where(IS_UNFINISHED, is_owned).order_by(RUNS.c.number).with_for_update()
     closed = []
     for row in connection.execute(left).mappings().all():
         is_it = (RUNS.c.number == row["number"]) & (RUNS.c.status == row["status"])
         is_it &= RUNS.c.owner == row["owner"]
         is_queued = row["status"] == models.RunStatus.QUEUED.value
-        if is_queued and row["is_detached"] and not row["has_env"]:
-            connection.execute(RUNS.update().where(is_it).values(owner=None))
+        may_move = row["is_detached"] and not row["has_env"]
+        # Whether those have begun that cannot move is not noted.
+        has_begun = not is_queued and (row["has_begun"] or not may_move)
+        may_go_on = may_move and not has_begun
+        if may_go_on and not row["is_cancel_requested"]:
+            connection.execute(_RELEASING.where(is_it))
             continue
-        point = "started" if is_queued else "ended"
+        point = "ended" if has_begun else "started"
         message = f"The server stopped before the run had {point}."
         error = models.RunError(code=models.ErrorCode.SERVER_STOPPED, message=message)
         values = {"status": models.RunStatus.FAILED.value, "error": error.to_json(), "ended": now}
+        if may_go_on:
+            values = {"status": models.RunStatus.CANCELLED.value, "ended": now}
         if _end(connection, _TELLING.where(is_it), values):
             record = _find(connection, RUNS.c.number == row["number"])
             closed += [] if record is None else [record]

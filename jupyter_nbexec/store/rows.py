@@ -31,6 +31,7 @@ def fixed_values(record: models.RunRecord) -> dict[str, Any]:
         "is_detached": record.is_detached,
         "has_env": record.has_env,
         "is_cancel_requested": record.is_cancel_requested,
+        "has_begun": False,
         "created": record.created,
         "ended": record.ended,
         "kernel_name": record.kernel_name,

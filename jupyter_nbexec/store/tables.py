@@ -82,6 +82,8 @@ RUNS = sa.Table(
     sa.Column("has_env", sa.Boolean, nullable=False),
     sa.Column("is_cancel_requested", sa.Boolean, nullable=False),
     sa.Column("created", Moment, nullable=False),
+    #: Whether its owner may have sent a cell to a kernel. A server of an earlier version does not say.
+    sa.Column("has_begun", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("started", Moment),
     sa.Column("ended", Moment),
     #: Bytes of the compressed documents.

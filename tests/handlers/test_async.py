@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jupyter_core.paths import jupyter_data_dir
 
+from jupyter_nbexec import models
 from tests.handlers.conftest import DEADLINE, SERVICE
 
 if TYPE_CHECKING:
@@ -687,3 +688,19 @@ async def test_env_of_a_synchronous_run(server: Server) -> None:
     assert (await task).json["result"] == 5
     assert password.encode() not in during
     assert password.encode() not in stored_bytes()
+
+
+async def test_what_this_server_can_execute(server: Server) -> None:
+    """Of runs that wait, a server executes those whose kernel it has, and whose folder is below its root."""
+    server.write("deep/a.ipynb", "1")
+    (server.root / "file").touch()
+    paths = [None, "gone.ipynb", "deep/gone.ipynb", "deeper/a.ipynb", "file/a.ipynb", "../a/a.ipynb"]
+    waiting = [
+        models.Waiting(id="", number=1, kernel_name=name, path=path, is_bound=False)
+        for name, path in [*(("python3", path) for path in paths), ("rare", None)]
+    ]
+    assert [await server.extension._planner.obstacle(each) for each in waiting] == [
+        *(None, None, None),
+        *("It has no folder 'deeper'.", "It has no folder 'file'.", "It has no folder '../a'."),
+        "It has no kernel 'rare'.",
+    ]
