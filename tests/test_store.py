@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from jupyter_nbexec import models, store
-from jupyter_nbexec.store import database, files
+from jupyter_nbexec.store import database, files, watchdog
 
 _T = TypeVar("_T")
 
@@ -1598,6 +1599,51 @@ def test_lost_connections_are_made_again(postgresql: Any) -> None:
             admin.execute(f"SELECT pg_terminate_backend(pid) {ours}".encode())
         assert len(runs.list()) == len(added)
         runs.add(record(), b"")
+
+
+def test_a_server_that_stands_still(postgresql: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks a server that does not answer is told so, later ones at once, until it answers again."""
+    monkeypatch.setattr(watchdog, "SLOW", 0.2)
+    monkeypatch.setattr(watchdog, "KNOCK", 2.0)
+    monkeypatch.setattr(database, "CONNECTING", 3)
+
+    url = postgresql.create()
+    with opened(url) as runs:
+
+        def ask(_: int) -> str:
+            try:
+                runs.list()
+            except store.StoreError as error:
+                return str(error)
+            return "it answers"
+
+        at_once(2, ask)
+        with postgresql.frozen():
+            # Two have connections, and two want some.
+            assert all(answer.endswith("the server does not answer") for answer in at_once(4, ask))
+            assert ask(0).endswith("the server does not answer")
+            other = store.RunStore(url)
+            with pytest.raises(store.StoreError, match="does not answer"):
+                other.open()
+            other.close()
+        deadline = time.monotonic() + DEADLINE
+        while ask(0) != "it answers":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert at_once(4, ask) == ["it answers"] * 4
+
+
+def test_a_server_that_is_slow(postgresql: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server takes long for is waited for as long as it answers others, but not for ever."""
+    monkeypatch.setattr(watchdog, "SLOW", 0.1)
+    with opened(postgresql.create()) as runs:
+        with runs._reading() as connection:
+            connection.execute(sa.text("SELECT pg_sleep(0.5)"))
+        monkeypatch.setattr(database, "LONGEST", 0.3)
+        monkeypatch.setattr(database, "PATIENCE", 0.0)
+        with pytest.raises(store.StoreError, match="closed"), runs._reading() as connection:
+            connection.execute(sa.text("SELECT pg_sleep(20)"))
+        assert runs.list() == []
 
 
 def test_a_statement_has_limits(postgresql: Any) -> None:

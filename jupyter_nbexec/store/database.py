@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from jupyter_nbexec import migrations
 
 from . import files
+from .watchdog import Silence, Watchdog
 
 #: Seconds to wait for a connection, and for somebody else's transaction; and seconds a statement may take.
 PATIENCE, LONGEST = files.PATIENCE, 30.0
+#: Seconds that a server may take to open a connection.
+CONNECTING = 5
 #: Pages of an SQLite file that are given back to the disk at a time.
 PAGES = 4096
 #: What keeps others out while the schema changes; any number that no other application uses.
@@ -50,6 +53,7 @@ class Database:
         self._file_id: tuple[int, int] | None = None
         self._engine: sa.Engine | None = None
         self._opening = threading.RLock()
+        self._watchdog: Watchdog | None = None
         # SQLite has one writer at a time, and who waits looks again now and then. A lock is quicker.
         self._turn = threading.Lock()
 
@@ -77,6 +81,9 @@ class Database:
             if self._engine is not None:
                 self._engine.dispose()
             self._engine = None
+            if self._watchdog is not None:
+                self._watchdog.stop()
+            self._watchdog = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -84,7 +91,7 @@ class Database:
         is_shared = self.is_sqlite and self.file is None  # in memory there is one connection for all
         with self._telling():
             engine = self._present()
-            with self._alone(is_needed=is_shared), engine.begin() as connection:
+            with self._alone(is_needed=is_shared), self._watched(), engine.begin() as connection:
                 yield connection
 
     @contextlib.contextmanager
@@ -92,7 +99,8 @@ class Database:
         """A transaction that is durable when this is left."""
         with self._telling():
             engine = self._present()
-            with self._alone(is_needed=self.is_sqlite), _writer(engine).begin() as connection:
+            is_alone = self._alone(is_needed=self.is_sqlite)
+            with is_alone, self._watched(), _writer(engine).begin() as connection:
                 yield connection
 
     def shrink(self) -> None:
@@ -141,6 +149,12 @@ class Database:
         finally:
             self._turn.release()
 
+    def _watched(self, longest: float | None = None) -> contextlib.AbstractContextManager[None]:
+        """Have what is done with a server ended if that does not answer, or takes `longest` seconds."""
+        if self._watchdog is None:
+            return contextlib.nullcontext()
+        return self._watchdog.watched(LONGEST + PATIENCE if longest is None else longest)
+
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         """Turn what databases and disks raise into StoreError, without the values that were to be written."""
@@ -149,17 +163,18 @@ class Database:
         except DBAPIError as error:
             kind = NotUnique if isinstance(error, IntegrityError) else StoreError
             raise kind(f"{self.name}: {_first_line(error.orig)}") from error
-        except (SQLAlchemyError, sqlite3.Error, OSError, migrations.NewerSchema) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError, migrations.NewerSchema, Silence) as error:
             raise StoreError(f"{self.name}: {_first_line(error)}") from error
 
     def _connect(self) -> sa.Engine:
         """Make an engine, and bring the schema up to date."""
         engine = _engine_of_sqlite(self._url, self.file) if self.is_sqlite else self._engine_of_server()
         try:
-            with engine.begin() as connection:
+            with self._watched(), engine.begin() as connection:
                 is_current = migrations.current(connection) == migrations.head()
             if not is_current:
-                _upgrade(engine)
+                with self._watched(float("inf")):
+                    _upgrade(engine)
         except BaseException:
             engine.dispose()
             raise
@@ -170,23 +185,50 @@ class Database:
         if self._url.drivername == "postgresql+psycopg":
             limits = f"-c statement_timeout={LONGEST:g}s -c lock_timeout={PATIENCE:g}s"
             arguments = {
-                "connect_timeout": int(PATIENCE),
+                "connect_timeout": CONNECTING,
                 "tcp_user_timeout": int(LONGEST * 1000),
                 "application_name": "jupyter_nbexec",
                 **self._url.query,
                 "options": f"{limits} {self._url.query.get('options', '')}",  # what comes later counts
             }
+        # `_watch` sees to it that connections are alive.
+        options = {"pool_pre_ping": True} if not arguments else {}
         try:
-            return sa.create_engine(
-                self._url,
-                connect_args=arguments,
-                hide_parameters=True,
-                pool_pre_ping=True,
-                pool_timeout=PATIENCE,
+            engine = sa.create_engine(
+                self._url, connect_args=arguments, hide_parameters=True, pool_timeout=PATIENCE, **options
             )
         except ImportError as error:
             hint = "; pip install 'jupyter_nbexec[postgresql]'" if error.name == "psycopg" else ""
             raise StoreError(f"{self.name}: {error}{hint}") from error
+        if arguments:
+            self._watch(engine, arguments)
+        return engine
+
+    def _watch(self, engine: sa.Engine, arguments: dict[str, Any]) -> None:
+        """Have a watchdog know the connections, and dead ones replaced, as `pool_pre_ping` does unwatched."""
+
+        def knock(seconds: float) -> None:
+            positional, named = engine.dialect.create_connect_args(self._url)
+            limits = {"connect_timeout": int(seconds)}
+            engine.dialect.connect(*positional, **{**named, **arguments, **limits}).close()
+
+        watchdog = self._watchdog = self._watchdog or Watchdog(knock)
+
+        def check(*_: Any) -> None:
+            watchdog.check()
+
+        def look(connection: Any, record: Any, _: Any) -> None:
+            watchdog.attach(connection)
+            if record.info.setdefault("nbexec_is_new", True):
+                record.info["nbexec_is_new"] = False
+                return
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise InvalidatePoolError from error
+
+        sa.event.listen(engine, "do_connect", check)
+        sa.event.listen(engine, "checkout", look)
 
 
 def _engine_of_sqlite(url: sa.URL, file: Path | None) -> sa.Engine:
