@@ -28,6 +28,8 @@ from jupyter_nbexec import store as stores
 BEAT, LEASE = 5.0, 30.0
 #: Seconds between two looks at what is too old or too much.
 PRUNE_INTERVAL = 60.0
+#: Share of the time that forgetting may take of the store, where there is much.
+PRUNE_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,34 +79,50 @@ class Membership:
         self._beat = beat
         self._lease = lease
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="jupyter_nbexec-heart", daemon=True)
+        self._heart = threading.Thread(target=self._work, name="jupyter_nbexec-heart", daemon=True)
+        # Whatever that takes, the heart goes on.
+        self._janitor = threading.Thread(target=self._tidy, name="jupyter_nbexec-janitor", daemon=True)
         self._heard = time.monotonic()
         #: Whether there were servers on other machines when they were last looked at.
         self._has_distant = False
-        self._pruned = float("-inf")
 
     def join(self) -> list[models.RunRecord]:
         """Enter this server, close what the dead have left, and go on doing so. Raises StoreError."""
         self._register()
         closed = self._recover()
-        self._thread.start()
+        self._heart.start()
+        self._janitor.start()
         return closed
 
     def leave(self) -> None:
         """Close what is left of this server's own, and take its entry away. Raises StoreError."""
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._heart, self._janitor):
+            if thread.is_alive():
+                thread.join()
         self._store.recover([self.id], _now())
         self._store.unregister(self.id)
 
     def prune(self) -> int:
-        """Forget what is too old or too much; how many runs were forgotten. Raises StoreError."""
+        """Forget what is too old or too much; how many runs were forgotten. Raises StoreError.
+
+        Others have their turn in between; a server that stops does not do all of it.
+        """
         days = self._retention.days
+        turned = time.monotonic()
+
+        def may_go_on() -> bool:
+            nonlocal turned
+            took = time.monotonic() - turned
+            is_stopped = self._stopped.wait(took * (1 / PRUNE_SHARE - 1))
+            turned = time.monotonic()
+            return not is_stopped
+
         return self._store.prune(
             older_than=_now() - timedelta(days=days) if days else None,
             max_runs=self._retention.runs or None,
             max_bytes=self._retention.bytes or None,
+            may_go_on=may_go_on,
         )
 
     def _register(self) -> None:
@@ -130,16 +148,25 @@ class Membership:
                 # Whatever it is, a server without a heart would lose all its runs.
                 self._log.exception("heartbeat")
 
+    def _tidy(self) -> None:
+        delay = self._beat
+        while not self._stopped.wait(delay):
+            delay = PRUNE_INTERVAL
+            try:
+                if pruned := self.prune():
+                    self._log.info("%d runs were forgotten, as the retention settings say", pruned)
+            except stores.StoreError as error:
+                self._log.error("forgetting: %s", error)
+            except Exception:
+                # It is tried again.
+                self._log.exception("forgetting")
+
     def _once(self) -> Beat:
         is_alive = self._store.beat(self.id, _now())
         if not is_alive:
             self._register()
         self._heard = time.monotonic()
         closed = self._recover()
-        if time.monotonic() - self._pruned > PRUNE_INTERVAL:
-            self._pruned = time.monotonic()
-            if pruned := self.prune():
-                self._log.info("%d runs were forgotten, as the retention settings say", pruned)
         return Beat(
             is_alive=is_alive,
             closed=closed,

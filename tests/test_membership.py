@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -184,3 +184,30 @@ def test_prune(store: stores.RunStore) -> None:
     assert member.prune() == 1
     assert store.get(old.id) is None
     assert store.get(queued.id) is not None
+
+
+def test_forgetting_does_not_stop_the_heart(store: stores.RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes to forget a backlog, the server says that it lives, and may leave at once."""
+    begun, has_beaten = threading.Event(), threading.Event()
+    beats: list[membership.Beat] = []
+
+    def prune(*, may_go_on: Callable[[], bool], **_: object) -> int:
+        begun.set()
+        while may_go_on():
+            has_beaten.wait(0.01)
+        return 0
+
+    def note(beat: membership.Beat) -> None:
+        beats.append(beat)
+        if begun.is_set() and len(beats) > 3:
+            has_beaten.set()
+
+    monkeypatch.setattr(store, "prune", prune)
+    member = membership.Membership(store, retention=KEEP_ALL, on_beat=note, log=LOG, beat=0.05)
+    member.join()
+
+    assert begun.wait(60)
+    beats.clear()
+    assert has_beaten.wait(60)
+    member.leave()
+    assert not any(thread.is_alive() for thread in (member._heart, member._janitor))

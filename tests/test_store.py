@@ -909,6 +909,32 @@ def test_old_runs_are_forgotten(runs: store.RunStore) -> None:
     assert runs.prune(older_than=None, max_runs=None, max_bytes=None) == 0
 
 
+def test_forgetting_can_be_broken_off(runs: store.RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each small transaction one is asked whether to go on with a backlog, and need not."""
+    monkeypatch.setattr(store, "BATCH", 2)
+    history(runs, 7)
+    answers = iter((True, False, False))
+
+    def may_go_on() -> bool:
+        return next(answers)
+
+    assert runs.prune(older_than=None, max_runs=0, max_bytes=None, may_go_on=may_go_on) == 4
+    assert len(runs.list()) == 3
+
+
+def test_a_dead_server_may_have_left_very_much(runs: store.RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left by the dead is closed in small transactions, and not all of it at one time."""
+    monkeypatch.setattr(store, "BATCH", 2)
+    monkeypatch.setattr(store, "ROUNDS", 1)
+    runs.register(server("dead"))
+    left = [runs.add(record(owner="dead", has_env=True), b"").id for _ in range(7)]
+
+    closed = [[run.id for run in runs.recover(["dead"], NOW)] for _ in range(3)]
+
+    assert closed == [left[:4], left[4:6], left[6:]]
+    assert runs.recover(["dead"], NOW) == []
+
+
 def test_too_many_runs_are_forgotten(runs: store.RunStore) -> None:
     """Of too many runs, those that ended first go; more than one batch of them too."""
     made = history(runs, 230)

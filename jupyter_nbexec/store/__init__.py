@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -37,8 +37,10 @@ from .tables import (
 
 __all__ = ["DuplicateKey", "RunStore", "StoreError"]
 
-#: Runs that are forgotten in one transaction.
+#: Runs that are forgotten, or closed for a dead server, in one transaction.
 BATCH = 100
+#: Transactions in which runs of dead servers are closed at a time: who does so must also say that it lives.
+ROUNDS = 10
 #: Runs that wait, as many as are looked at together.
 PAGE = 50
 
@@ -107,7 +109,8 @@ class RunStore:
     def recover(self, dead: Collection[str], now: datetime) -> _Records:
         """Close what these servers, and those that are not entered, have left; the runs that were closed.
 
-        What waits for such a server, and can be executed by any other, is released.
+        What waits for such a server, and can be executed by any other, is released. Of very many some are
+        left for the next time.
         """
         closed: _Records = []
         for server_id in dead:
@@ -115,11 +118,13 @@ class RunStore:
                 # Of several that see the same death, the one that takes the entry away does the rest.
                 if connection.execute(SERVERS.delete().where(SERVERS.c.id == server_id)).rowcount:
                     closed += _close(connection, RUNS.c.owner == server_id, now)
+        # The rest of theirs has an owner now that is not entered.
         is_orphan = RUNS.c.owner.is_not(None) & RUNS.c.owner.not_in(sa.select(SERVERS.c.id))
-        with self._reading() as connection:
-            found = connection.execute(sa.select(RUNS.c.number).where(IS_UNFINISHED, is_orphan).limit(1))
-            has_orphans = found.first() is not None
-        if has_orphans:
+        for _ in range(ROUNDS):
+            with self._reading() as connection:
+                found = connection.execute(sa.select(RUNS.c.number).where(IS_UNFINISHED, is_orphan).limit(1))
+                if found.first() is None:
+                    break
             with self._writing() as connection:
                 closed += _close(connection, is_orphan, now)
         return closed
@@ -332,10 +337,18 @@ class RunStore:
         with self._writing() as connection:
             return connection.execute(RUNS.delete().where(RUNS.c.id == run_id, HAS_ENDED)).rowcount > 0
 
-    def prune(self, *, older_than: datetime | None, max_runs: int | None, max_bytes: int | None) -> int:
+    def prune(
+        self,
+        *,
+        older_than: datetime | None,
+        max_runs: int | None,
+        max_bytes: int | None,
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> int:
         """Forget runs that have ended, the first to end first, until no limit is exceeded; how many.
 
-        A run whose end is still to be told is kept until it has been, or until that is given up.
+        A run whose end is still to be told is kept until it has been, or until that is given up. There may be
+        many: between two transactions `may_go_on` is asked, and may take its time.
         """
         limits = (older_than, max_runs, max_bytes)
         with self._reading() as connection:
@@ -348,8 +361,8 @@ class RunStore:
                 if doomed:
                     connection.execute(RUNS.delete().where(RUNS.c.number.in_(doomed)))
             pruned += len(doomed)
-            is_done = len(doomed) < BATCH
-        self._database.shrink()
+            is_done = len(doomed) < BATCH or not may_go_on()
+        self._database.shrink(may_go_on)
         return pruned
 
     # Webhooks
@@ -470,9 +483,9 @@ def _ending(documents: tuple[str, ...], *, is_owned: bool, is_cancelled: bool) -
 
 def _close(connection: sa.Connection, is_owned: _Condition, now: datetime) -> _Records:
     """Close what a dead server has left; release what others can execute: it has not begun, and may move."""
-    left = sa.select(RUNS).where(IS_UNFINISHED, is_owned).order_by(RUNS.c.number).with_for_update()
+    left = sa.select(RUNS).where(IS_UNFINISHED, is_owned).order_by(RUNS.c.number).limit(BATCH)
     closed = []
-    for row in connection.execute(left).mappings().all():
+    for row in connection.execute(left.with_for_update()).mappings().all():
         is_it = (RUNS.c.number == row["number"]) & (RUNS.c.status == row["status"])
         is_it &= RUNS.c.owner == row["owner"]
         is_queued = row["status"] == models.RunStatus.QUEUED.value

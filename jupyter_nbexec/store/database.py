@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,12 +103,15 @@ class Database:
             with is_alone, self._watched(), _writer(engine).begin() as connection:
                 yield connection
 
-    def shrink(self) -> None:
-        """Give the disk back what an SQLite file does not need any more. Other databases do so themselves."""
+    def shrink(self, may_go_on: Callable[[], bool]) -> None:
+        """Give the disk back what an SQLite file does not need any more. Other databases do so themselves.
+
+        `may_go_on` is asked before each of several steps.
+        """
         if self.file is None:
             return
         left = -1
-        while left:
+        while left and may_go_on():
             before = left
             with self._telling(), self._alone(is_needed=True):
                 pool = self._present().raw_connection()
