@@ -310,6 +310,8 @@ class Vault:
     def _open_key(self) -> Fernet:
         if self._fernet is None:
             try:
+                if self.path.exists() and not self.path.is_file():
+                    raise VaultError(f"the key file {self.path} is not a regular file")
                 if not self.path.exists():
                     _make_key_file(self.path)
                 self._fernet = Fernet(self.path.read_bytes().strip())

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import random
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -1496,6 +1498,66 @@ def test_a_damaged_file_is_moved_aside(
     messages = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
     assert len(messages) == 1
     assert aside.name in messages[0]
+
+
+def make_other(path: Path) -> None:
+    """Make a database of another application."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE others (number)")
+
+
+def make_socket(path: Path) -> None:
+    """Make a socket that nobody listens on."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "device": lambda path: path.symlink_to("/dev/null"),
+    "pipe": lambda path: os.mkfifo(path),
+    "socket": make_socket,
+    "folder": Path.mkdir,
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+    "text": lambda path: path.write_text("of somebody else"),
+    "database": make_other,
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock", "-wal"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_ours_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
+) -> None:
+    """What has the name of a file of ours, and was not made here, is refused, and stays as it is."""
+    if suffix == "-wal" and kind in ("text", "database"):
+        pytest.skip("SQLite itself knows whether that is its own")
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    KINDS[kind](Path(f"runs{suffix}"))
+    # If `/dev/null` itself were changed, the whole machine would notice.
+    monkeypatch.setattr(Path, "chmod", lambda *_: pytest.fail("something was changed"))
+    before = {each: each.lstat() for each in Path().iterdir()}
+
+    with pytest.raises(store.StoreError, match="left as it is"):
+        store.RunStore("runs").open()
+
+    now = {each: each.lstat() for each in Path().iterdir()}
+    assert now.keys() == before.keys()
+    for each, status in now.items():
+        assert (status.st_ino, status.st_mode, status.st_mtime_ns) == (
+            *(before[each].st_ino, before[each].st_mode),
+            before[each].st_mtime_ns,
+        )
+
+
+def test_a_copy_of_ours_is_ours(tmp_path: Path) -> None:
+    """A database that was copied without its lock, and one by a link, is opened."""
+    with opened(tmp_path / "first") as runs:
+        added = runs.add(record(), b"")
+    (tmp_path / "copy").write_bytes((tmp_path / "first").read_bytes())
+    (tmp_path / "link").symlink_to("copy")
+
+    with opened(tmp_path / "link") as runs:
+        assert runs.list() == [added]
 
 
 def test_damage_that_comes_later_is_an_error(file: Path) -> None:

@@ -391,7 +391,7 @@ def test_a_vault_tells_what_is_wrong_and_no_secret(tmp_path: Path) -> None:
     for name, text in [
         ("two.key", "another key"),
         ("broken.key", "not hold a key"),
-        ("folder.key", "directory"),
+        ("folder.key", "not a regular file"),
     ]:
         vault = webhooks.Vault(tmp_path / name)
         with pytest.raises(webhooks.VaultError, match=text) as caught:

@@ -15,6 +15,8 @@ from typing import Final
 
 import psutil
 
+from jupyter_nbexec import migrations
+
 #: Seconds to wait for somebody else's transaction, and for another server that opens the same file.
 PATIENCE, OPENING_PATIENCE = 10.0, 60.0
 #: Seconds that looking for damage may take.
@@ -27,11 +29,49 @@ NETWORKS: Final = frozenset(
         *("nfs3", "nfs4", "ocfs2", "smb2", "smb3", "smbfs", "virtiofs", "webdav"),
     }
 )
-#: What belongs to a file, beside itself.
+#: What belongs to a file, beside itself and the lock.
 SUFFIXES: Final = ("-wal", "-shm", "-journal")
+LOCK: Final = ".lock"
+#: What every file of SQLite that is not empty begins with.
+MAGIC: Final = b"SQLite format 3\0"
+#: A table that every database of ours has.
+OURS: Final = migrations.VERSION_TABLE
 
 _PREPARING = threading.Lock()
 _LOG = logging.getLogger(__name__)
+
+
+class NotOurs(OSError):
+    """What has the name of a file of ours is something else, and is left as it is."""
+
+
+def check(file: Path) -> None:
+    """Raise NotOurs for what was not made here. Nothing is changed by this."""
+    lock = Path(f"{file}{LOCK}")
+    for path in (file, lock, *(Path(f"{file}{suffix}") for suffix in SUFFIXES)):
+        if os.path.lexists(path) and not path.is_file():
+            raise NotOurs(f"{path} is not a regular file, and is left as it is")
+    if lock.exists():
+        # A lock of ours holds nothing. A file beside one is ours, even if it is too damaged to tell.
+        if lock.stat().st_size:
+            raise NotOurs(f"{lock} is a file of something else, and is left as it is")
+        return
+    if file.exists() and file.stat().st_size and not _has_our_table(file):
+        raise NotOurs(f"{file} is a file of something else, and is left as it is")
+
+
+def _has_our_table(file: Path) -> bool:
+    with file.open("rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            return False
+    # Unless somebody has not written back what is beside it, nothing is made there.
+    how = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)) as connection:
+            query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+            return bool(connection.execute(query, (OURS,)).fetchone()[0])
+    except sqlite3.DatabaseError:
+        return False
 
 
 def prepare(file: Path) -> None:
@@ -50,12 +90,16 @@ def prepare(file: Path) -> None:
 
 @contextlib.contextmanager
 def held(file: Path) -> Iterator[None]:
-    """Keep others from preparing a file meanwhile, with a lock that ends when this process does."""
+    """Keep others from preparing a file meanwhile, with a lock that ends when this process does.
+
+    Raises NotOurs.
+    """
     if not _PREPARING.acquire(timeout=OPENING_PATIENCE):
         raise TimeoutError("another thread has been opening a file for too long")
     try:
+        check(file)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = Path(f"{file}.lock")
+        lock = Path(f"{file}{LOCK}")
         _make(lock)
         with contextlib.closing(_connect(lock, OPENING_PATIENCE)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
