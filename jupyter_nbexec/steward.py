@@ -150,13 +150,13 @@ def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
 
 
 def _has_children() -> bool:
-    """Whether any process that the notebook has started is left."""
+    """Whether any process that the notebook has started is left; a resource tracker has nothing to say."""
     own = "/proc/self/task"
     while True:
         try:
             for thread in os.listdir(own):  # noqa: PTH208
                 with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
-                    if file.read():
+                    if not all(map(_is_tracker, file.read().split())):
                         return True
         except (FileNotFoundError, ProcessLookupError):
             # A thread that was joined may still be about to end; then its children are another's.
@@ -164,6 +164,15 @@ def _has_children() -> bool:
                 raise
         else:
             return False
+
+
+def _is_tracker(pid: str) -> bool:
+    """Whether a child process only waits for this one's end, to remove what it will have left behind."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+            return b"resource_tracker import main" in file.read()
+    except OSError:
+        return True  # it has just ended
 
 
 def _open_files() -> Any:

@@ -8,7 +8,8 @@ The shim is a *subreaper*: whatever its kernel starts, in whatever session or pr
 whatever environment, becomes the shim's child when its own parent ends. So it can find all of them.
 
 * The kernel ends: everything left below the shim is killed, and the shim ends as the kernel did
-  (same exit code, or the same signal).
+  (same exit code, or the same signal). Resource trackers, of multiprocessing and its like, may first
+  remove the shared memory, semaphores and folders that their processes have left behind.
 * SIGTERM, or the server dies (PR_SET_PDEATHSIG): the kernel and everything below are killed.
 * The shim is killed: the kernel is killed with it (PR_SET_PDEATHSIG again).
 * Other signals, an interrupt above all, are passed on to the kernel's process group.
@@ -38,6 +39,10 @@ FORWARDED = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signa
 HANDLED = {signal.SIGCHLD, signal.SIGTERM, *FORWARDED}
 #: Seconds after which descendants that cannot be killed (setuid programs) are given up.
 PATIENCE = 5.0
+#: Seconds that resource trackers may take to tidy up. After the server's end nothing lasts longer than 3.
+TIDYING = 1.5
+#: What their command lines hold: multiprocessing's, and that of loky, which is joblib's.
+TRACKER = b"resource_tracker import main"
 
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -144,19 +149,49 @@ def forward(kernel: int, signum: int) -> None:
         os.killpg(kernel, signum)
 
 
-def kill_all(kernel: int) -> int | None:
-    """Kill everything below, also what is started meanwhile; the kernel's wait status if it ended here."""
+def is_tracker(pid: int) -> bool:
+    """Whether a process is a resource tracker."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+            return TRACKER in file.read()
+    except OSError:
+        return False
+
+
+def let_trackers_end(kernel: int) -> tuple[bool, int | None]:
+    """Kill all but resource trackers, which end when all others have: they tidy up then; as `reap` says.
+
+    They are in their kernel's group, so that this kills one by one. `kill_all` is for what escapes.
+    """
+    deadline = time.monotonic() + TIDYING
+    left, status = True, None
+    while left and time.monotonic() < deadline:
+        below = descendants()
+        trackers = set(filter(is_tracker, below))
+        if not trackers:
+            break
+        for pid in below.keys() - trackers:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        left, ended = reap(kernel)
+        status = status if ended is None else ended
+        if left:
+            time.sleep(0.005)
+    return left, status
+
+
+def kill_all(kernel: int) -> tuple[bool, int | None]:
+    """Kill everything below, also what is started meanwhile; as `reap` says."""
     deadline = time.monotonic() + PATIENCE
-    status = None
+    left, status = True, None
     forward(kernel, signal.SIGKILL)
-    while time.monotonic() < deadline:
+    while left and time.monotonic() < deadline:
         kill(descendants())
         left, ended = reap(kernel)
         status = status if ended is None else ended
-        if not left:
-            break
-        time.sleep(0.002)
-    return status
+        if left:
+            time.sleep(0.002)
+    return left, status
 
 
 def end_like(status: int) -> None:
@@ -189,9 +224,11 @@ def guard(server: int, niceness: int, become: Callable[[], None]) -> None:
         if signum in FORWARDED:
             forward(kernel, signum)
         left, status = reap(kernel)
-    if left:
-        killed = kill_all(kernel)
-        status = killed if status is None else status
+    # The kernel's status may come from any of these.
+    for end in (let_trackers_end, kill_all):
+        if left:
+            left, ended = end(kernel)
+            status = ended if status is None else status
     end_like(signal.SIGKILL if status is None else status)
 
 

@@ -669,6 +669,11 @@ async def test_numeric_modules(tmp_path: Path) -> None:
         assert texts[0] != texts[1]
 
 
+#: Makes a block of shared memory that only a resource tracker can remove.
+MEMORY = """
+import os; from multiprocessing.shared_memory import SharedMemory
+memory = SharedMemory(create=True, size=1000, name=f"nbexec_test_{os.getpid()}")
+"""
 SERVER = """
 import asyncio, json, logging, os, sys
 from pathlib import Path
@@ -678,6 +683,7 @@ async def main():
         await here.ready()
         live = await here.start()
         child = await live.run(module.SLEEPER)
+        await live.run(module.MEMORY)
         above = [here.servers.keeper("k").zygote.pid, here.zygote().pid, live.process.pid]
         print(json.dumps([*above, live.kernel().pid, int(child)]), flush=True)
         await asyncio.Event().wait()
@@ -686,7 +692,7 @@ asyncio.run(main())
 
 
 async def test_server_is_killed(tmp_path: Path) -> None:
-    """When the server is killed, zygote, kernels and what they have started are gone within five seconds."""
+    """When the server is killed, zygote, kernels and all that they have made are gone within five seconds."""
     command = [sys.executable, "-c", SERVER, str(tmp_path)]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:  # noqa: ASYNC220
@@ -697,6 +703,7 @@ async def test_server_is_killed(tmp_path: Path) -> None:
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 5.0)
 
     assert [process for process in alive if process.is_running()] == []
+    assert f"nbexec_test_{processes[3].pid}" not in os.listdir("/dev/shm")  # noqa: PTH208
 
 
 @pytest.mark.parametrize(

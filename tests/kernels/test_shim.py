@@ -112,6 +112,52 @@ def test_no_child_is_left(start: Start, child: str, end: str) -> None:
     assert wait_until_gone(pid)
 
 
+#: Makes a block of shared memory and a folder whose names end with our process id, with nobody to remove them
+#: but resource trackers, and a worker that has the trackers' pipes.
+BELONGINGS = """
+import os, pathlib, subprocess, sys, time
+from multiprocessing import resource_tracker, shared_memory
+from joblib.externals.loky.backend import resource_tracker as loky
+memory = shared_memory.SharedMemory(create=True, size=1000, name=f"nbexec_test_{os.getpid()}")
+folder = pathlib.Path(f"/dev/shm/nbexec_folder_{os.getpid()}")
+folder.mkdir()
+(folder / "a").write_text("a")
+loky.register(str(folder), "folder")
+pipes = [tracker._resource_tracker._fd for tracker in (resource_tracker, loky)]
+worker = subprocess.Popen(["sleep", "300"], pass_fds=pipes, start_new_session=True)
+print(os.getpid(), flush=True)
+"""
+ENDS = {"exit": "", "crash": "os.kill(os.getpid(), 9)", "terminate": "time.sleep(300)"}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_shared_memory_is_gone(start: Start, end: str) -> None:
+    """Resource trackers may tidy up after the kernel, however it has ended, but nobody lives on for that."""
+    process = start(BELONGINGS + ENDS[end])
+    pid = read_pid(process)
+    if end == "terminate":
+        process.terminate()
+    process.wait(timeout=20)
+
+    assert not Path(f"/dev/shm/nbexec_test_{pid}").exists()
+    assert not Path(f"/dev/shm/nbexec_folder_{pid}").exists()
+
+
+def test_tracker_that_does_not_end(start: Start) -> None:
+    """A process that passes for a resource tracker is ended all the same, in time."""
+    process = start(
+        """
+        import subprocess, sys
+        code = "import time; time.sleep(300)  # resource_tracker import main"
+        print(subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid, flush=True)
+        """
+    )
+    pid = read_pid(process)
+    process.wait(timeout=20)
+
+    assert wait_until_gone(pid)
+
+
 def test_kernel_that_holds_the_gil(start: Start) -> None:
     """A kernel in C code that holds the interpreter's lock ends with the shim."""
     process = start("import ctypes, os; print(os.getpid(), flush=True); ctypes.PyDLL(None).sleep(300)")
