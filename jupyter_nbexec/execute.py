@@ -503,7 +503,7 @@ async def run(execution: Execution, context: zmq.asyncio.Context) -> None:
     last, reply = await _run_cells(runner, execution, opened, is_all=True)
     if last is not None and execution.has_run_cells:
         await _take_result(opened, execution, last, reply)
-    if execution.has_run_cells and opened.has_steward and not execution.is_stuck:
+    if opened.has_steward and not execution.is_stuck:
         await _say_farewell(opened, execution)
 
 

@@ -232,20 +232,24 @@ class Performer:
         )
         run.watch_by(watcher)
         task = self._opener.submit(self._run_notebook(execution, self._opener.context))
+        is_healthy = False
         try:
             await watcher.until_done(task)
+            is_healthy = task.exception() is None and not execution.is_stuck
             has_ended_early = kernel.is_owned and watcher.death is not None and not execution.is_ready
             if has_ended_early and watcher.ending is None and not is_last:
                 return False
             run.mark_phase("kernel")  # where there was no cell to mark it
             run.error = self._judge(run, watcher, task.exception())
         finally:
-            if kernel.is_owned and not (run.is_complete and not execution.is_stuck):
-                # A kernel that may be stuck, or is to blame, is not asked to end.
+            kernel.is_leaving = execution.is_leaving
+            # What a kernel still says of a run that has failed is not waited for.
+            kernel.is_settled = execution.is_settled or not run.is_complete
+            if kernel.is_owned and not is_healthy:
+                # A kernel that may be stuck is not asked to end.
                 await kernel.kill()
             elif execution.is_stuck:
                 await kernel.interrupt()
-            kernel.is_leaving, kernel.is_settled = execution.is_leaving, execution.is_settled
         return True
 
     def _timeout(self, run: live.Run) -> float:

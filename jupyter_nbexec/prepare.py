@@ -71,8 +71,9 @@ class Kitchen:
             if kernel.opened is None:
                 kernel.opened = await self._opener.open(kernel)
             return await self._execute(recipe, kernel)
-        except BaseException:
-            await self.end(kernel)
+        except BaseException as error:
+            # A kernel whose cell has failed is as well as any.
+            await self.end(kernel, is_asked=isinstance(error, execute.CannotPrepare) and not error.is_late)
             raise
 
     async def is_good(self, prepared: Prepared) -> bool:
@@ -87,7 +88,7 @@ class Kitchen:
         """End one that nobody has used."""
         await self._opener.submit(execute.close(prepared.execution, 0.0))
         prepared.kernel.opened = None
-        await self.end(prepared.kernel)
+        await self.end(prepared.kernel, is_asked=True)
 
     async def end(self, kernel: managed.ManagedKernel, *, is_asked: bool = False) -> None:
         """End a kernel that was taken; one that `is_asked` to may first do what it does at its end.
@@ -107,6 +108,7 @@ class Kitchen:
         if kernel.opened is not None:
             await self._opener.close(kernel.opened)
         kernel.show()
+        kernel.is_settled = True  # nobody listens any more
         if not is_asked:
             await kernel.kill()
         async with self._fresh.lend(kernel):

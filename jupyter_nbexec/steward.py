@@ -151,12 +151,12 @@ def _is_settled(shell: Shell, known: Dict[str, Any]) -> bool:  # noqa: UP006
 
 def _has_children() -> bool:
     """Whether any process that the notebook has started is left; a resource tracker has nothing to say."""
-    own = "/proc/self/task"
+    own, trackers = "/proc/self/task", _trackers()
     while True:
         try:
             for thread in os.listdir(own):  # noqa: PTH208
                 with open(f"{own}/{thread}/children", encoding="ascii") as file:  # noqa: PTH123
-                    if not all(map(_is_tracker, file.read().split())):
+                    if not set(file.read().split()) <= trackers:
                         return True
         except (FileNotFoundError, ProcessLookupError):
             # A thread that was joined may still be about to end; then its children are another's.
@@ -166,13 +166,10 @@ def _has_children() -> bool:
             return False
 
 
-def _is_tracker(pid: str) -> bool:
-    """Whether a child process only waits for this one's end, to remove what it will have left behind."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
-            return b"resource_tracker import main" in file.read()
-    except OSError:
-        return True  # it has just ended
+def _trackers() -> Any:
+    """Process ids of what waits for this process's end, to remove what it will have left behind."""
+    modules = [module for name, module in list(sys.modules.items()) if name.endswith(".resource_tracker")]
+    return {str(getattr(getattr(module, "_resource_tracker", None), "_pid", None)) for module in modules}
 
 
 def _open_files() -> Any:

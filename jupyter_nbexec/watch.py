@@ -95,9 +95,10 @@ class Watch:
         self._wake.clear()
 
     def _next_deadline(self) -> float:
-        if self.ending is not None or self._execution.has_run_cells:
+        execution = self._execution
+        if self.ending is not None or execution.has_run_cells or execution.failure is not None:
             return float("inf")
-        started = self._execution.cell_started
+        started = execution.cell_started
         if started is None or self._cell_timeout is None:
             return self._deadline
         return min(self._deadline, started + self._cell_timeout)

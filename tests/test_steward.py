@@ -11,7 +11,6 @@ import anyio
 import nbformat
 import psutil
 import pytest
-from jupyter_core.paths import jupyter_runtime_dir
 
 from jupyter_nbexec.kernels import managed
 from tests.machinery import Engine
@@ -49,6 +48,7 @@ def printed(answer: dict[str, Any]) -> str:
         "import threading; t = threading.Thread(target=print); t.start(); t.join()",
         "import subprocess; subprocess.run(['true'])",
         "import sys; sys.stdout = None",
+        "from multiprocessing.shared_memory import SharedMemory; m = SharedMemory(create=True, size=1)",
         "threading = asyncio = os = set = sys = None",
     ],
 )
@@ -137,10 +137,50 @@ async def test_a_kernel_that_does_not_end(engine: Engine, monkeypatch: pytest.Mo
 
     assert is_settled
     with anyio.fail_after(60):
-        while any("kernel-" in name for name in os.listdir(jupyter_runtime_dir())):  # noqa: PTH208
+        while any("kernel-" in name for name in os.listdir(engine.kernels.connection_dir)):  # noqa: PTH208
             await anyio.sleep(0.02)
         while set(psutil.Process().children(recursive=True)) - before:
             await anyio.sleep(0.02)
+
+
+#: Has the kernel write a file when it ends, once there is another, which comes after the answer; then go on.
+LAST_WILL = """
+import atexit, pathlib, time
+def write():
+    deadline = time.monotonic() + 60
+    while not pathlib.Path({answered!r}).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pathlib.Path({written!r}).write_text(str(time.monotonic() < deadline))
+atexit.register(write)
+pathlib.Path({begun!r}).touch()
+{code}
+"""
+FAILURES = {"cell_error": "1/0", "timeout": "time.sleep(1000)", "cancelled": "time.sleep(1000)"}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+async def test_a_failed_run(
+    engine: Engine, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that is well after a failure may end by itself, too, but nobody waits for it."""
+    monkeypatch.setattr(managed, "FAREWELL", 60.0)
+    files = {name: tmp_path / f"{how} {name}" for name in ("answered", "written", "begun")}
+    code = LAST_WILL.format(code=FAILURES[how], **{name: str(file) for name, file in files.items()})
+    made = await engine.submit(code, cell_timeout=5 if how == "timeout" else None)
+    with anyio.fail_after(60):
+        while not await anyio.Path(files["begun"]).exists():
+            await anyio.sleep(0.02)
+    if how == "cancelled":
+        await engine.cancel(made)
+    answer = await engine.answer(made.id)
+    files["answered"].touch()
+    with anyio.fail_after(60):
+        while not await anyio.Path(files["written"]).exists():
+            await anyio.sleep(0.02)
+
+    assert (answer["error"] or {"code": answer["status"]})["code"] == how
+    await engine.stop()
+    assert files["written"].read_text() == "True"
 
 
 #: Has the thread that sends outputs take its time, as on a machine that has none for it.

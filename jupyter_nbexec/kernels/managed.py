@@ -29,6 +29,8 @@ from jupyter_nbexec.kernels.opened import Opened
 
 #: Seconds that a kernel may take to end when it is asked to.
 FAREWELL = 3.0
+#: Seconds after which it is slow to end, and then those for which a further one of its kernelspec is heard.
+SLOW, LATE = 1.0, 0.3
 #: Kernels that may be about to end at once before runs wait for them.
 MAX_ENDINGS = 32
 #: IPython's history database is shared by all its kernels: a lock to wait for, and a place where a run's
@@ -235,6 +237,7 @@ class ManagedKernel:
         """Kill it, if it has not ended, without waiting for the manager's own clean-up."""
         if not self.is_owned:
             raise RuntimeError("a kernel that belongs to somebody else is not ours to kill")
+        self.is_leaving = True
         if self.remote is not None:
             await self.remote.kill()
         elif (self.id in self._kernels or self._is_hidden) and self.manager.has_kernel:
@@ -270,6 +273,8 @@ class Starter:
         self._scrubbed = list(scrubbed_env)
         self._fork_servers = fork_servers
         self._endings: set[asyncio.Task[None]] = set()
+        #: Kernelspecs of which a kernel was slow to end when it was asked to.
+        self._slow: set[str] = set()
         is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
         self._names = sockets.SocketNames()
         if is_local:
@@ -300,25 +305,37 @@ class Starter:
             raise
 
     async def end(self, kernel: ManagedKernel) -> None:
-        """End a kernel. One that ends by itself, with nothing more to say, is not waited for, nor listed."""
-        may_wait = kernel.is_settled and kernel.remote is None and len(self._endings) < MAX_ENDINGS
-        if may_wait:
+        """End a kernel. It is waited for, and listed, only as long as it may have something to say.
+
+        Kernels that can only be asked to end, and of whose kernelspec one was slow to do so, have said all.
+        """
+        is_slow = kernel.name in self._slow and not kernel.is_leaving
+        is_awaited = not kernel.is_settled or kernel.remote is not None
+        is_quiet = (is_slow or not is_awaited) and len(self._endings) < MAX_ENDINGS
+        if is_quiet and kernel.remote is None:
             kernel.hide()
-        ending = asyncio.create_task(self._end_quietly(kernel) if may_wait else self._end_now(kernel))
+            ending = asyncio.create_task(self._end_quietly(kernel))
+        else:
+            ending = asyncio.create_task(self._end_now(kernel))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-        if not may_wait:
+        if not is_quiet:
             await asyncio.shield(ending)
+        elif is_awaited:
+            await asyncio.wait({ending}, timeout=LATE)
 
     async def _end_now(self, kernel: ManagedKernel) -> None:
+        began = time.monotonic()
         if kernel.remote is not None:
             await kernel.remote.end()
         else:
             await self._end(kernel.id, is_leaving=kernel.is_leaving)
+        if not kernel.is_leaving and time.monotonic() - began > SLOW:
+            self._slow.add(kernel.name)
 
     async def _end_quietly(self, kernel: ManagedKernel) -> None:
         """Wait for the end of a kernel that nobody sees any more, and have the manager clean up after it."""
-        await self._has_ended(kernel.manager)
+        await self._has_ended(kernel.manager, is_leaving=kernel.is_leaving)
         kernel.show()
         # To begin with, the manager must know it.
         asyncio.get_running_loop().call_soon(kernel.hide)
@@ -393,11 +410,7 @@ class Starter:
     async def _end(self, kernel_id: str, *, is_leaving: bool) -> None:
         if kernel_id not in self._kernels:
             return  # it never started, or somebody else has shut it down
-        manager = self._kernels.get_kernel(kernel_id)
-        # A kernel that lives ends by itself: files are flushed and `atexit` handlers run.
-        if not is_leaving and manager.has_kernel and await ensure_async(manager.is_alive()):
-            await ensure_async(manager.request_shutdown())
-        await self._has_ended(manager)
+        await self._has_ended(self._kernels.get_kernel(kernel_id), is_leaving=is_leaving)
         await self._shut_down(kernel_id)
 
     async def _shut_down(self, kernel_id: str) -> None:
@@ -411,8 +424,13 @@ class Starter:
         while kernel_id in self._kernels and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    async def _has_ended(self, manager: Any) -> bool:
-        """Whether the kernel ends in time; the manager's own way of waiting looks every 100 ms only."""
+    async def _has_ended(self, manager: Any, *, is_leaving: bool) -> bool:
+        """Whether the kernel ends in time by itself: files are flushed then, and `atexit` handlers run.
+
+        The manager's own way of waiting looks every 100 ms only.
+        """
+        if not is_leaving and manager.has_kernel and await ensure_async(manager.is_alive()):
+            await ensure_async(manager.request_shutdown())
         deadline = time.monotonic() + FAREWELL
         while manager.has_kernel and await ensure_async(manager.is_alive()):
             if time.monotonic() >= deadline:

@@ -273,16 +273,20 @@ class Crew:
         worker.deadline = None
         if worker not in self._busy:
             return
-        if self.settings.is_single_use or worker.is_spent:
-            self._lose(worker)
-        elif worker.line.is_busy:
+        if worker.line.is_busy:
             self._busy.discard(worker)
             self._recovering.add(worker)
             self._later(self._recover(worker))
+        elif self._is_used_up(worker):
+            self._lose(worker)
         else:
             self._busy.discard(worker)
             worker.line.revive()
             self._make_available(worker)
+
+    def _is_used_up(self, worker: Worker) -> bool:
+        """Whether a kernel may answer no further call."""
+        return self.settings.is_single_use or worker.is_spent
 
     def _make_available(self, worker: Worker) -> None:
         """Give a kernel to the call that has waited longest, or keep it for the next."""
@@ -304,11 +308,11 @@ class Crew:
         if not self.settings.is_single_use and time.monotonic() - worker.born < BACK_OFF:
             # Kernels that all die young are not to keep the machine busy.
             self._blocked_until = max(self._blocked_until, time.monotonic() + TICK)
-        self._later(self._end(worker, is_asked=False))
+        self._later(self._end(worker, is_asked=not worker.line.is_busy))
         self._fill()
 
     async def _recover(self, worker: Worker) -> None:
-        """Interrupt what a kernel still executes; if that does not help, replace it."""
+        """Interrupt what a kernel still executes; if that does not help, kill it."""
         is_well = False
         try:
             await worker.kernel.interrupt()
@@ -318,14 +322,11 @@ class Crew:
             self._log.exception("a kernel of a service cannot be interrupted")
         finally:
             self._recovering.discard(worker)
-        if is_well:
+        if is_well and not self._is_used_up(worker):
             self._make_available(worker)
         else:
-            await self._end_and_replace(worker)
-
-    async def _end_and_replace(self, worker: Worker) -> None:
-        self._fill()
-        await self._end(worker, is_asked=False)
+            self._fill()
+            await self._end(worker, is_asked=is_well)
 
     async def _end(self, worker: Worker, *, is_asked: bool) -> None:
         worker.line.close()

@@ -102,9 +102,10 @@ async def test_executed_notebook(server: Server) -> None:
 
 
 async def test_a_saved_change(server: Server) -> None:
-    """A change of the beginning throws prepared kernels away; one of the rest is seen as well."""
-    write(server)
-    await run(server)
+    """A change of the beginning has prepared kernels end; one of the rest is seen as well."""
+    will = "import atexit, pathlib\natexit.register(pathlib.Path(f'{os.getpid()}.ended').touch)"
+    write(server, before=(*CELLS, will))
+    first = await run(server)
     await prepared(server)
     write(server, before=("import os\nborn = 'changed'\nseen = ['new']",))
     changed = await run(server)
@@ -114,6 +115,8 @@ async def test_a_saved_change(server: Server) -> None:
     await prepared(server)
     again = await run(server)
     assert (again["kernel"]["source"], again["result"]["born"]) == ("prepared", "changed")
+    await server.until(lambda: len(list(server.root.glob("*.ended"))) >= 2)
+    assert (server.root / f"{first['result']['pid']}.ended").exists()
 
 
 async def test_a_watched_file(server: Server) -> None:

@@ -356,7 +356,7 @@ async def test_timeout(stages: Any) -> None:
 
 
 async def test_single_use(stages: Any) -> None:
-    """With a state for each request a kernel answers one call, and the next is made ready ahead."""
+    """With a state for each request a kernel answers one call, then ends kindly; the next is ready before."""
     stage = stages(is_single_use=True)
     for number in range(3):
         call = stage.start()
@@ -367,6 +367,8 @@ async def test_single_use(stages: Any) -> None:
         assert await call is stage.hired[number]
         await stage.until(lambda number=number: len(stage.hired) == number + 2)
     await stage.until(lambda: stage.crew.number == 1)
+
+    assert stage.dismissed == [(worker, True) for worker in stage.hired[:3]]
 
 
 async def test_shrinks(stages: Any) -> None:
