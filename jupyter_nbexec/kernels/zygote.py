@@ -52,7 +52,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: What stands for the path of the connection file in a command line that is known ahead.
 CONNECTION_FILE = "{connection_file}"
@@ -79,6 +79,9 @@ APP_DONE = (
     "load_config_file",
     "update_config",
 )
+
+#: What has pyarrow's allocator start no thread, and the variable that it reads when it is loaded.
+ALLOCATOR, NO_THREAD = "JE_ARROW_MALLOC_CONF", "background_thread:false"
 
 OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
 #: Where a kernel object keeps what these files compile to, by their texts: every run sends it the same.
@@ -147,6 +150,87 @@ def count_lasting_tasks(expected: int = 1) -> int:
     return count_tasks()
 
 
+class ThreadStarts:
+    """Notes which modules start threads that outlast a fork, while they are imported."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+        self._bootstrap: Any = importlib.import_module("importlib._bootstrap")
+        self._load = self._bootstrap._load_unlocked
+        self._number = count_tasks()
+
+    def __enter__(self) -> ThreadStarts:
+        self._bootstrap._load_unlocked = self._load_and_look
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bootstrap._load_unlocked = self._load
+
+    def blame(self, module: str, known: set[str]) -> str:
+        """Name who has started threads when a module was imported, and these, by Python's names for them."""
+        names = [name for name in self.found if name != module]
+        threads = known or {thread for each in self.found.values() for thread in each}
+        told = f" ({', '.join(sorted(threads))})" if threads else " of its own"
+        return f"{', '.join(names) or 'it'} starts threads{told}"
+
+    def _load_and_look(self, spec: Any) -> Any:
+        before, modules = task_names(), len(self.found)
+        self._number = min(self._number, count_tasks())
+        try:
+            return self._load(spec)
+        finally:
+            # Those that it imports itself have been looked at before.
+            if count_tasks() > self._number:
+                number = count_lasting_tasks(self._number)
+                if number > self._number and len(self.found) == modules:
+                    self.found[spec.name] = sorted(task_names() - before)
+                self._number = number
+
+
+def task_names() -> set[str]:
+    """Names of threads, but for those named after the program."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm", encoding="utf-8") as file:
+            names.append(file.read().strip())
+    with open("/proc/self/comm", encoding="utf-8") as file:
+        return set(names) - {file.read().strip()}
+
+
+@contextlib.contextmanager
+def without_allocator_thread() -> Iterator[None]:
+    """Have pyarrow's allocator, if it is loaded meanwhile, do its work without a thread of its own."""
+    own = os.environ.get(ALLOCATOR)
+    os.environ[ALLOCATOR] = NO_THREAD if own is None else f"{own},{NO_THREAD}"
+    try:
+        yield
+    finally:
+        if own is None:
+            del os.environ[ALLOCATOR]
+        else:
+            os.environ[ALLOCATOR] = own
+
+
+class IdleThreads:
+    """Threads of modules that can end them, and start them anew: what a fork would leave them without."""
+
+    def __init__(self) -> None:
+        self._numexpr = 0
+
+    def end(self) -> None:
+        """Have them ended."""
+        with contextlib.suppress(Exception):
+            if "numexpr" in sys.modules:
+                self._numexpr = max(self._numexpr, sys.modules["numexpr"].get_num_threads())
+                sys.modules["numexpr"].set_num_threads(1)
+
+    def start(self) -> None:
+        """Have them started again, in a kernel."""
+        with contextlib.suppress(Exception):
+            if self._numexpr > 1:
+                sys.modules["numexpr"].set_num_threads(self._numexpr)
+
+
 def has_event_loop() -> bool:
     """Whether some module has made an event loop for this thread."""
     asyncio = sys.modules.get("asyncio")
@@ -167,11 +251,7 @@ class State:
         self.files = open_files()
 
     def fault_since(self, before: State) -> str | None:
-        """Tell what has come to be that kernels must not share; None: nothing."""
-        if self.threads - before.threads:
-            return f"it starts threads ({', '.join(sorted(self.threads - before.threads))})"
-        if self.tasks > before.tasks:
-            return "it starts threads of its own"
+        """Tell what has come to be that kernels must not share, other than threads; None: nothing."""
         if self.has_loop and not before.has_loop:
             return "it makes an event loop"
         for descriptor, target in self.files.items():
@@ -184,18 +264,25 @@ class State:
         return None
 
 
-def preload(modules: list[str], tell: Callable[[dict[str, Any]], None]) -> dict[str, str]:
+def preload(
+    modules: list[str], idle_threads: IdleThreads, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, str]:
     """Import modules; which of them must not be imported here, and why."""
     unfit = {}
     before = State()
     for module in modules:
         tell({"op": "importing", "module": module})
-        try:
-            importlib.import_module(module)
-        except BaseException as error:
-            unfit[module] = f"{type(error).__name__}: {error}"[:500]
+        with ThreadStarts() as starts, without_allocator_thread():
+            try:
+                importlib.import_module(module)
+            except BaseException as error:
+                unfit[module] = f"{type(error).__name__}: {error}"[:500]
+        idle_threads.end()
         state = State()
         fault = state.fault_since(before)
+        if state.tasks > before.tasks:
+            # One that held a lock at the fork would hold it in every kernel, for ever.
+            fault = starts.blame(module, state.threads - before.threads)
         if fault is not None:
             unfit.setdefault(module, fault)
         before = state
@@ -496,6 +583,7 @@ class Kernel:
     def __init__(self, zygote: Zygote, request: dict[str, Any]) -> None:
         self.prepared = zygote.prepared
         self.launcher = zygote.launcher
+        self.idle_threads = zygote.idle_threads
         self.environment = {**zygote.environment, **request["env"]}
         self.arguments: list[str] = request["arguments"]
         self.command: list[str] = request["command"]
@@ -520,6 +608,7 @@ class Kernel:
         if hasattr(sys, "orig_argv"):
             sys.orig_argv = self.command
         draw_anew()
+        self.idle_threads.start()
         gc.enable()
         app = self._application()
         if self.probe is not None:
@@ -614,6 +703,7 @@ class Zygote:
         self.shim = load_shim()
         self.environment = {name: os.environ[name] for name in os.environ if name != "JPY_PARENT_PID"}
         self.launcher = Launcher()
+        self.idle_threads = IdleThreads()
         self.prepared: Prepared | None = None
         self.notes: list[str] = []
         self._children: dict[int, int] = {}  # process ids by pidfd
@@ -646,7 +736,7 @@ class Zygote:
         self._keep_changes(before)
         act_as_kernel()
         before = dict(os.environ)
-        unfit = preload(modules, self.tell)
+        unfit = preload(modules, self.idle_threads, self.tell)
         if unfit:
             self.tell({"op": "unfit", "modules": unfit})
             os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import json
 import logging
@@ -615,6 +616,11 @@ MODULES = {
         "import threading; threading.Thread(target=threading.Event().wait, name='T').start()",
         "threads (T)",
     ),
+    "native": (
+        "import ctypes as c; d = c.CDLL(None); d.pthread_create(c.byref(c.c_ulong()), None, d.pause, None)",
+        "it starts threads of its own",
+    ),
+    "imports": ("import nbexec_imported", "nbexec_imported starts threads (T2)"),
     "listens": ("import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()", "opens sockets"),
     "loops": ("import asyncio; l = asyncio.new_event_loop(); asyncio.set_event_loop(l)", "event loop"),
     "writes": ("import tempfile; f = tempfile.NamedTemporaryFile()", "for writing"),
@@ -629,6 +635,8 @@ async def test_unfit_modules(tmp_path: Path) -> None:
     for name, (code, _) in MODULES.items():
         (folder / f"nbexec_{name}.py").write_text(code + "\n")
     (folder / "nbexec_fits.py").write_text(f"f = open({str(folder / 'nbexec_fits.py')!r})\n")
+    imported = "import threading; threading.Thread(target=threading.Event().wait, name='T2').start()\n"
+    (folder / "nbexec_imported.py").write_text(imported)
     names = [f"nbexec_{name}" for name in MODULES]
     async with place(tmp_path, *names, "nbexec_fits", env={"PYTHONPATH": str(folder)}, patience=5.0) as here:
         await here.ready()
@@ -649,6 +657,8 @@ async def test_numeric_modules(tmp_path: Path) -> None:
         "sklearn.ensemble",
         "matplotlib.pyplot",
         "scipy.linalg",
+        # They start threads when they are imported, as pandas does that imports them where they are.
+        *(name for name in ("pyarrow", "numexpr") if importlib.util.find_spec(name)),
     ]
     async with place(tmp_path, *modules) as here:
         await here.ready()
@@ -661,6 +671,16 @@ async def test_numeric_modules(tmp_path: Path) -> None:
             a = np.random.random((500, 500)); assert np.allclose(a @ np.linalg.inv(a), np.eye(500), atol=1e-6)
             RandomForestClassifier(n_estimators=4, n_jobs=2).fit(a, a[:, 0] > 0.5)
             plt.plot([1, 2]); plt.show()
+            if "pyarrow" in sys.modules:
+                import pyarrow.compute, pyarrow.parquet
+                table = pyarrow.table({"a": np.arange(100_000)})
+                pyarrow.parquet.write_table(table, "p")
+                assert pyarrow.compute.sum(pyarrow.parquet.read_table("p")["a"]).as_py() == 4999950000
+            if "numexpr" in sys.modules:
+                import numexpr
+                b = np.arange(1_000_000.0)
+                assert numexpr.evaluate("sum(b + 1)") == b.sum() + len(b)
+                assert numexpr.get_num_threads() == numexpr.nthreads
             print(matplotlib.get_backend(), len(pd.DataFrame(a)), float(a[0, 0]))
         """
         texts = [await one.run(code), await other.run(code)]
