@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -24,7 +23,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import ensure_async
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import forkserver, gateway, provisioner, sockets, specs
+from jupyter_nbexec.kernels import claims, forkserver, gateway, provisioner, sockets, specs
 from jupyter_nbexec.kernels.opened import Opened
 
 #: Seconds that a kernel may take to end when it is asked to.
@@ -276,7 +275,10 @@ class Starter:
         #: Kernelspecs of which a kernel was slow to end when it was asked to.
         self._slow: set[str] = set()
         is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
-        self._names = sockets.SocketNames()
+        folder = kernel_manager.connection_dir if is_local else ""
+        claims.remove_left_behind(folder)
+        self._claim = claims.Claim(folder)
+        self._names = sockets.SocketNames(claims.folder_of(self._claim.tag))
         if is_local:
             look_after_own_kernels(kernel_manager, niceness, self._names, fork_servers)
 
@@ -295,7 +297,7 @@ class Starter:
 
     async def start(self, request: kernels.KernelRequest) -> ManagedKernel:
         """Start a kernel. Raises KernelStartError. A start that is cancelled leaves no kernel."""
-        kernel_id = str(uuid.uuid4())
+        kernel_id = self._claim.kernel_id()
         # It is never cut off in the middle, which would leave a process.
         start = asyncio.ensure_future(self._start(kernel_id, request))
         try:
@@ -351,6 +353,7 @@ class Starter:
         if self._fork_servers is not None:
             await self._fork_servers.stop()
         self._names.remove()
+        self._claim.release()
 
     async def _start(self, kernel_id: str, request: kernels.KernelRequest) -> ManagedKernel:
         if gateway.is_gateway(self._kernels):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import tempfile
 import weakref
 from pathlib import Path
 
@@ -20,7 +19,9 @@ def _fits(prefix: str) -> bool:
 class SocketNames:
     """Names them after their kernel's connection file; if that is too long, in a short folder of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, short_folder: Path) -> None:
+        """`short_folder` is made when it is needed."""
+        self._short_folder = short_folder
         self._numbers = itertools.count()
         self._folder: Path | None = None
         self._removal: weakref.finalize[[str, bool], SocketNames] | None = None
@@ -47,8 +48,8 @@ class SocketNames:
         """A folder that only this user can open; a new one if a system that tidies up has removed it."""
         if self._folder is None or not self._folder.is_dir():
             self.remove()
-            folder = tempfile.mkdtemp(prefix="nbexec-")
-            self._folder = Path(folder)
+            self._short_folder.mkdir(0o700)
+            self._folder = self._short_folder
             # A TemporaryDirectory would warn at the end of a server that could not remove it itself.
-            self._removal = weakref.finalize(self, shutil.rmtree, folder, True)  # noqa: FBT003
+            self._removal = weakref.finalize(self, shutil.rmtree, str(self._folder), True)  # noqa: FBT003
         return self._folder

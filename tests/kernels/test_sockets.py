@@ -16,16 +16,20 @@ LONG = f"/{'x' * 60}/runtime/kernel-16495b00-aa57-4360-9d05-306842dd3d90.json"
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The system's folder of temporary files, with a short name."""
+def temporary() -> Iterator[Path]:
+    """A folder with a short name."""
     with tempfile.TemporaryDirectory(prefix="t") as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
+
+
+def names_in(folder: Path) -> sockets.SocketNames:
+    """Names, of which the long ones are in a folder in this one."""
+    return sockets.SocketNames(folder / "nbexec-1")
 
 
 def test_beside_the_connection_file(temporary: Path) -> None:
     """They are where jupyter_client puts them, as long as the system can open files with such names."""
-    names = sockets.SocketNames()
+    names = names_in(temporary)
 
     assert names.prefix("/run/kernel-1.json") == "/run/kernel-1-ipc"
     longest = "/" + (sockets.MAX_PREFIX - 5) * "x"
@@ -36,7 +40,7 @@ def test_beside_the_connection_file(temporary: Path) -> None:
 
 def test_a_folder_of_their_own(temporary: Path) -> None:
     """Where those are too long they are in a folder that is short, closed to others, and goes away."""
-    names = sockets.SocketNames()
+    names = names_in(temporary)
     one, two = names.prefix(LONG), names.prefix(LONG)
 
     assert one is not None
@@ -57,7 +61,7 @@ def test_a_folder_of_their_own(temporary: Path) -> None:
 
 def test_a_folder_that_was_tidied_away(temporary: Path) -> None:
     """A server that runs for weeks is not left with a folder that is not there any more."""
-    names = sockets.SocketNames()
+    names = names_in(temporary)
     names.prefix(LONG)
     (folder,) = temporary.iterdir()
     shutil.rmtree(folder)
@@ -69,13 +73,11 @@ def test_a_folder_that_was_tidied_away(temporary: Path) -> None:
     names.remove()
 
 
-def test_no_name_is_short_enough(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_is_short_enough(temporary: Path) -> None:
     """Kernels then have ports, as those of others."""
     deep = temporary / ("y" * 100)
     deep.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    names = sockets.SocketNames()
+    names = names_in(deep)
     assert names.prefix(LONG) is None
     names.remove()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
-    assert names.prefix(LONG) is None
+    assert names_in(temporary / "gone").prefix(LONG) is None
