@@ -100,6 +100,33 @@ async def test_lease_ends_after_an_exception(cold: pool.FreshSource, kernel_mana
     assert kernel_manager.list_kernel_ids() == []
 
 
+@pytest.mark.skipif(not provisioner.is_supported(), reason="elsewhere the kernel is no child of the shim")
+async def test_kernels_that_are_slow_to_end(
+    cold: pool.FreshSource, kernel_manager: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that does not end when asked is killed; those after it are not waited for."""
+    monkeypatch.setattr(managed, "FAREWELL", 0.5)
+    monkeypatch.setattr(managed, "SLOW", 0.2)
+    for is_known in (False, True):
+        async with cold.lease(kernels.KernelRequest(name="python3")) as kernel:
+            below: list[psutil.Process] = []
+            with anyio.fail_after(60):
+                while len(below) < 2:
+                    await anyio.sleep(0.01)
+                    below = processes_below(kernel_manager.get_kernel(kernel.id).provisioner.pid)
+            below[1].suspend()
+            if is_known:
+                monkeypatch.setattr(managed, "FAREWELL", 1000.0)
+
+        assert kernel_manager.list_kernel_ids() == []
+        assert [process.is_running() for process in below] == [is_known, is_known]
+    # It has been asked all the same.
+    below[1].resume()
+    with anyio.fail_after(60):
+        await cold.stop()
+    assert not any(process.is_running() for process in below)
+
+
 async def test_cancelled_start_leaves_no_kernel(cold: pool.FreshSource, kernel_manager: Any) -> None:
     """A lease that is cancelled in the middle of the start ends what has been started."""
 
