@@ -311,6 +311,8 @@ class Starter:
 
         Kernels that can only be asked to end, and of whose kernelspec one was slow to do so, have said all.
         """
+        if kernel.remote is None and kernel.id not in self._kernels:
+            return  # somebody else has shut it down
         is_slow = kernel.name in self._slow and not kernel.is_leaving
         is_awaited = not kernel.is_settled or kernel.remote is not None
         is_quiet = (is_slow or not is_awaited) and len(self._endings) < MAX_ENDINGS
@@ -412,7 +414,7 @@ class Starter:
 
     async def _end(self, kernel_id: str, *, is_leaving: bool) -> None:
         if kernel_id not in self._kernels:
-            return  # it never started, or somebody else has shut it down
+            return  # it never started
         await self._has_ended(self._kernels.get_kernel(kernel_id), is_leaving=is_leaving)
         await self._shut_down(kernel_id)
 
