@@ -15,6 +15,7 @@ import psutil
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from jupyter_nbexec.serve import application
 from tests import deployment, gateways, served
 from tests.served import TOKEN, Served
 
@@ -377,6 +378,14 @@ def test_tls(tmp_path: Path) -> None:
         assert server.get("/hello/x").text == "hello x\n"
 
 
+def test_help() -> None:
+    """`--help-all` describes each option, and those that are Kernel Gateway's in our words."""
+    said = "\n".join(application.ServeApp().emit_help(classes=True))
+    options = [*application.ServeApp.aliases, *application.ServeApp.flags]
+    assert [option for option in options if f"\n--{option}" not in said] == []
+    assert "KernelGatewayApp." not in said
+
+
 @pytest.mark.parametrize(
     ("cells", "arguments", "said"),
     [
@@ -390,7 +399,7 @@ def test_tls(tmp_path: Path) -> None:
         (
             CELLS,
             ["api.ipynb", "--api=kernel_gateway.jupyter_websocket"],
-            "Only annotated notebooks are served",
+            "any of ['kernel_gateway.notebook_http', 'notebook-http']",
         ),
         (
             CELLS,

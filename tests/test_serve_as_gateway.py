@@ -253,14 +253,7 @@ def test_what_options_mean() -> None:
     assert unknown == ["KernelGatewayApp.prespawn_cuont"]
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ((gateway.APP, "api"), "kernel_gateway.jupyter_websocket"),
-        ((gateway.NOTEBOOK_HTTP, "cell_parser"), "my.own.parser"),
-    ],
-)
-def test_what_is_not_understood(option: tuple[str, str], value: str) -> None:
+def test_what_is_not_understood() -> None:
     """What would be served otherwise than asked for is refused."""
-    with pytest.raises(gateway.NotUnderstood, match=value):
-        gateway.translate({option: value})
+    with pytest.raises(gateway.NotUnderstood, match=r"my\.own\.parser"):
+        gateway.translate({(gateway.NOTEBOOK_HTTP, "cell_parser"): "my.own.parser"})

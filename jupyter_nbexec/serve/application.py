@@ -15,7 +15,7 @@ from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
-from traitlets import Bool, Int, Integer, List, Unicode, default
+from traitlets import Bool, Enum, Int, Integer, List, Unicode, default
 from traitlets.config import Config, catch_config_error
 from traitlets.config.loader import DeferredConfigString
 
@@ -65,7 +65,7 @@ class ServeApp(ServerApp):
     description = __doc__
     examples = EXAMPLES
     subcommands: dict[str, Any] = {}  # noqa: RUF012
-    classes = [Served, *ServerApp.classes]  # noqa: RUF012
+    classes = [Served, TokenProvider, *ServerApp.classes]  # noqa: RUF012
     default_services = ()  # type: ignore[assignment]
     port_env = "PORT"
 
@@ -94,11 +94,11 @@ class ServeApp(ServerApp):
         "client-ca": "ServerApp.client_ca",
         "config": "JupyterApp.config_file",
         "log-level": "Application.log_level",
-        # Kernel Gateway's own.
-        "api": "KernelGatewayApp.api",
-        "seed_uri": "KernelGatewayApp.seed_uri",
-        "port_retries": "KernelGatewayApp.port_retries",
-        "ssl_version": "KernelGatewayApp.ssl_version",
+        # As Kernel Gateway has them.
+        "api": "ServeApp.api",
+        "seed_uri": "ServeApp.seed_uri",
+        "port_retries": "ServerApp.port_retries",
+        "ssl_version": "ServeApp.ssl_version",
     }
 
     notebooks = List(
@@ -107,6 +107,11 @@ class ServeApp(ServerApp):
     seed_uri = Unicode(
         help="""The file or URL of the notebook, as Kernel Gateway has it: its kernels are started where the
         server was started, not in the notebook's folder. Not used if there are other notebooks."""
+    ).tag(config=True)
+    api = Enum(
+        gateway.APIS,
+        default_value=gateway.APIS[0],
+        help="Which of Kernel Gateway's APIs is meant. There is only this one, by two names.",
     ).tag(config=True)
     authenticate = Bool(
         default_value=True,

@@ -12,6 +12,8 @@ Target: TypeAlias = "tuple[str, str]"
 
 APP: Final = "KernelGatewayApp"
 NOTEBOOK_HTTP: Final = "NotebookHTTPPersonality"
+#: The names of the one API of Kernel Gateway that is served here.
+APIS: Final = ("kernel_gateway.notebook_http", "notebook-http")
 CLASSES: Final = (APP, NOTEBOOK_HTTP, "JupyterWebsocketPersonality")
 
 
@@ -35,13 +37,6 @@ def _is_true(text: str) -> bool:
     return text.strip().lower() in ("true", "1", "yes", "on")
 
 
-def _mode(text: str) -> None:
-    if text not in ("kernel_gateway.notebook_http", "notebook-http"):
-        raise NotUnderstood(
-            f"Only annotated notebooks are served here; the API {text!r} is Kernel Gateway's."
-        )
-
-
 def _parser(text: str) -> None:
     """Both forms are read anyway."""
     if text not in (
@@ -58,7 +53,7 @@ def _app(trait: str, *targets: Target, read: Callable[[str], Any] | None = None)
 #: What concerns websockets or what is the same anyway is accepted, and has no target.
 OPTIONS: Final[Mapping[Target, _Option]] = dict(
     [
-        _app("api", read=_mode),
+        _app("api", ("ServeApp", "api")),
         _app("ip", ("ServerApp", "ip")),
         _app("port", ("ServerApp", "port")),
         _app("port_retries", ("ServerApp", "port_retries")),
