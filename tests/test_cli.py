@@ -473,6 +473,23 @@ def test_a_server_that_is_gone_has_the_same_exit_status(
     assert "No server answers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"url": "http://h/"}', b'{"url": 1, "root_dir": "/", "pid": 1}'],
+)
+def test_files_that_tell_of_no_server(server: FakeServer, tmp_path: Path, content: bytes) -> None:
+    """A file that is half written, or of a server that has ended, hides no other, and stays where it is."""
+    announce(server, tmp_path, root=tmp_path, name="2")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    info = {"url": "http://127.0.0.1:9/", "root_dir": str(tmp_path), "pid": ended.pid}
+    (tmp_path / "runtime" / "jpserver-1.json").write_text(json.dumps(info), encoding="utf-8")
+    (tmp_path / "runtime" / "jpserver-3.json").write_bytes(content)
+
+    assert [found.url for found in servers.running_servers()] == [server.url]
+    assert len(list((tmp_path / "runtime").iterdir())) == 3
+
+
 def test_an_address_for_any_becomes_one_to_connect_to() -> None:
     """A server that listens everywhere is reached on the loopback interface."""
     assert servers._reachable("http://0.0.0.0:8888/x/") == "http://127.0.0.1:8888/x/"
@@ -637,6 +654,52 @@ def test_a_reader_that_has_seen_enough_is_no_error(server: FakeServer) -> None:
         status = process.wait(60)
 
     assert (status, err) == (cli.SUCCEEDED, b"")
+
+
+#: Executes what it is given, and then tells on stderr what else than Python's own modules is loaded.
+_TELLING = """
+import sys
+exec(sys.argv.pop(1))
+loaded = {name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names}
+sys.stderr.write(" ".join(loaded | {"asyncio"} & sys.modules.keys()))
+"""
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """Name the modules that are loaded once this code has been executed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TELLING, code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (["--token=t", "--server"], set()),
+        (["--server"], {"jupyter_core", "platformdirs", "psutil"}),
+        ([], {"jupyter_core", "platformdirs", "psutil"}),
+    ],
+)
+def test_a_command_loads_what_it_needs(
+    server: FakeServer, tmp_path: Path, options: list[str], needed: set[str]
+) -> None:
+    """A command starts in a fraction of a second, since it loads an HTTP client and nothing of a server."""
+    announce(server, tmp_path, root=tmp_path)
+    url = [server.url] if "--server" in options else []
+    command = "from jupyter_nbexec import command; assert command.main() == 0"
+    loaded = loaded_by(command, "run", "sum.ipynb", *options, *url)
+    assert server.path.endswith("/sum.ipynb")
+
+    more = loaded - loaded_by("import httpx; httpx.Client().close()")
+
+    assert {name.partition(".")[0] for name in more} == {"jupyter_nbexec", *needed}
+    families = {name.split(".")[1] for name in more if name.startswith("jupyter_nbexec.")}
+    assert families == {"_version", "cli", "client", "command", "models"}
 
 
 def test_the_command_is_installed() -> None:

@@ -92,7 +92,7 @@ NEIGHBOURS = {
 #: Libraries that only some may know.
 CONFINED = {
     "tornado": {"handlers", "app", "serve", "notebooks", "kernels"},
-    "jupyter_server": {"handlers", "app", "serve", "cli", "notebooks", "kernels"},
+    "jupyter_server": {"handlers", "app", "serve", "notebooks", "kernels"},
     "traitlets": {"app", "serve", "planning"},
     "sqlalchemy": {"store", "migrations"},
     "alembic": {"migrations"},

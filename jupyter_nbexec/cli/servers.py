@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +43,10 @@ def connected_for(arguments: argparse.Namespace, path: str) -> Iterator[tuple[cl
 
 @contextlib.contextmanager
 def _chosen(arguments: argparse.Namespace, path: str | None) -> Iterator[tuple[client.Client, str]]:
+    token = arguments.token or os.environ.get("NBEXEC_TOKEN")
+    local: Server | None = None
     if arguments.server is not None:
         url = arguments.server
-        local = next((server for server in running_servers() if _same_place(server.url, url)), None)
     elif path is None:
         local = find_any()
         url = local.url
@@ -52,8 +54,10 @@ def _chosen(arguments: argparse.Namespace, path: str | None) -> Iterator[tuple[c
         local, path = find_server(path)
         url = local.url
     try:
-        token = arguments.token or os.environ.get("NBEXEC_TOKEN")
         if not token and "token=" not in urlsplit(url).query:
+            local = local or next(
+                (server for server in running_servers() if _same_place(server.url, url)), None
+            )
             token = (local.token if local else "") or os.environ.get("JUPYTER_TOKEN")
         with client.Client(url, token or None) as found:
             yield found, path or ""
@@ -63,17 +67,25 @@ def _chosen(arguments: argparse.Namespace, path: str | None) -> Iterator[tuple[c
 
 def running_servers() -> list[Server]:
     """Tell which local servers of this user run, by their runtime files."""
-    from jupyter_server import serverapp  # takes most of a second; not for `--help`
+    # Jupyter Server can tell it too, but its import takes longer than most runs.
+    from jupyter_core import paths
 
-    servers: list[Server] = []
-    # A server that stops removes its file, maybe between the listing and the reading.
-    with contextlib.suppress(FileNotFoundError):
-        servers.extend(
-            Server(_reachable(info["url"]), info["root_dir"], info.get("token") or "")
-            for info in serverapp.list_running_servers()
-            if {"url", "root_dir"} <= info.keys()
-        )
-    return sorted(servers, key=lambda server: server.url)
+    folder = Path(paths.jupyter_runtime_dir())
+    found = (_announced(file) for file in folder.glob("jpserver-*.json"))
+    return sorted((server for server in found if server is not None), key=lambda server: server.url)
+
+
+def _announced(file: Path) -> Server | None:
+    """The server that a runtime file tells of; None if it has ended, or the file is none."""
+    import psutil
+
+    try:
+        # A server that stops removes its file; one that starts may not have written it yet.
+        info = json.loads(file.read_bytes())
+        server = Server(_reachable(info["url"]), str(info["root_dir"]), info.get("token") or "")
+        return server if psutil.pid_exists(info["pid"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
 
 
 def find_server(path: str) -> tuple[Server, str]:

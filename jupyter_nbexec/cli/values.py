@@ -7,13 +7,10 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from jupyter_nbexec.cli import exits
 
@@ -61,7 +58,7 @@ def _strict_json(text: str) -> models.JsonValue:
     def constant(name: str) -> models.JsonValue:
         raise json.JSONDecodeError(f"{name} is no JSON", text, 0)
 
-    return json.loads(text, parse_constant=constant, parse_float=_float, object_pairs_hook=_object)
+    return json.loads(text, parse_constant=constant, parse_float=_float, object_pairs_hook=object_of)
 
 
 def _float(text: str) -> float:
@@ -70,7 +67,8 @@ def _float(text: str) -> float:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object, whose names are given once."""
     members = dict(pairs)
     if len(members) < len(pairs):
         twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
@@ -83,17 +81,17 @@ def _read_file(name: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
         if Path(name).suffix.lower() in (".yaml", ".yml"):
-            parameters = _yaml(text)
+            parameters = _from_yaml(text)
         else:
             try:
                 parameters = _strict_json(text)
             except json.JSONDecodeError:
                 if Path(name).suffix.lower() == ".json":
                     raise
-                parameters = _yaml(text)
+                parameters = _from_yaml(text)
     except OSError as error:
         raise exits.UsageError(f"{name} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise exits.UsageError(f"{name} is not valid: {error}") from error
     if parameters is None:
         return {}
@@ -102,34 +100,10 @@ def _read_file(name: str) -> dict[str, Any]:
     return parameters
 
 
-class _YamlLoader(yaml.SafeLoader):
-    """YAML that has a JSON form: names are strings and given once; dates become ISO 8601 strings."""
+def _from_yaml(text: str) -> models.JsonValue:
+    from jupyter_nbexec.cli import plain_yaml  # most runs have no such file
 
-    def timestamp(self, node: yaml.ScalarNode) -> str:
-        return str(self.construct_yaml_timestamp(node).isoformat())
-
-    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        for key, _ in node.value:
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the name {key.value!r} must be a string; put it in quotes",
-                    problem_mark=key.start_mark,
-                )
-        _object([(key.value, None) for key, _ in node.value])
-        self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
-
-
-_YamlLoader.add_constructor("tag:yaml.org,2002:timestamp", _YamlLoader.timestamp)
-_YamlLoader.add_constructor("tag:yaml.org,2002:map", _YamlLoader.mapping)
-# YAML 1.1, which PyYAML speaks, takes 1e-5 for a string; YAML 1.2 and everybody else for a number.
-_YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _yaml(text: str) -> models.JsonValue:
-    return yaml.load(text, Loader=_YamlLoader)  # noqa: S506 - a SafeLoader
+    return plain_yaml.load(text)
 
 
 def shield_values(argv: Sequence[str]) -> list[str]:

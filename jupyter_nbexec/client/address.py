@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
@@ -12,8 +13,6 @@ import httpx
 from jupyter_nbexec import _version
 
 if TYPE_CHECKING:
-    import ssl
-
     from typing_extensions import Self
 
 
@@ -81,8 +80,10 @@ def settings(
     verify: ssl.SSLContext | bool,
 ) -> Settings:
     """Choose how httpx reaches a server."""
-    if address.is_local and verify is True and address.base.startswith("https:"):
-        verify = httpx.create_ssl_context()  # still heeds SSL_CERT_FILE, as trust_env would
+    if address.is_local and verify is True:
+        # Without TLS no certificates are needed; else they are taken from where trust_env would take them.
+        is_tls = address.base.startswith("https:")
+        verify = httpx.create_ssl_context() if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return {
         "base_url": address.base,
         "headers": address.headers,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -217,6 +216,8 @@ class _AsyncWire:
                 case flows.Receive():
                     return await self._receive()
                 case flows.Pause():
+                    import asyncio  # half of what httpx takes, and nothing to a blocking client
+
                     await asyncio.sleep(step.seconds)
                 case flows.Now():
                     return time.monotonic()
