@@ -322,13 +322,17 @@ def test_a_full_queue_says_when_to_come_back(call: Driver) -> None:
 @pytest.mark.parametrize(
     ("response", "message"),
     [
-        (httpx.Response(403, json={"message": "Forbidden", "reason": None}), "Forbidden.*token"),
+        (httpx.Response(403, json={"message": "Forbidden", "reason": None}), "know this token.*Forbidden"),
         (httpx.Response(404, json={"message": "Not Found", "reason": None}), "may not be enabled"),
         (httpx.Response(404, html="<h1>404</h1>"), "HTTP 404 Not Found.*may not be enabled"),
+        (
+            httpx.Response(404, headers={"X-JupyterHub-Version": "6"}),
+            "HTTP 404 Not Found.*may not be enabled",
+        ),
         (httpx.Response(502, html="<h1>proxy</h1>"), "HTTP 502 Bad Gateway"),
         (httpx.Response(302, headers={"Location": "/hub/login?next=1"}), "redirects to /hub/login;"),
     ],
-    ids=["forbidden", "no extension", "no extension, html", "proxy", "login"],
+    ids=["forbidden", "no extension", "no extension, html", "no extension, hub", "proxy", "login"],
 )
 def test_refusals_of_others_have_no_code(call: Driver, response: httpx.Response, message: str) -> None:
     """Refusals that are not jupyter_nbexec's own say what may be wrong."""
@@ -336,6 +340,21 @@ def test_refusals_of_others_have_no_code(call: Driver, response: httpx.Response,
         call(FakeServer(response), "run", "sum.ipynb")
 
     assert raised.value.code is None
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(403, html="<h1>403 : '_xsrf' argument missing</h1>"),
+        httpx.Response(302, headers={"Location": "/hub/user/alice/api/nbexec/sum.ipynb"}),
+    ],
+    ids=["run", "describe"],
+)
+def test_a_hub_answers_in_place_of_a_server(call: Driver, response: httpx.Response) -> None:
+    """What JupyterHub answers for a server that is not running is told as such, and not the token blamed."""
+    response.headers["X-JupyterHub-Version"] = "6.1.1"
+    with pytest.raises(client.RequestRefused, match="place of the server, which is not running"):
+        call(FakeServer(response), "run", "sum.ipynb")
 
 
 @pytest.mark.parametrize(
@@ -492,13 +511,14 @@ def test_real_refusals_and_failures(live_server: LiveServer) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-def test_a_real_server_refuses_a_wrong_token(live_server: LiveServer) -> None:
-    """A wrong token is a refusal that says so."""
-    with (
-        client.Client(live_server.url, "wrong") as connected,
-        pytest.raises(client.RequestRefused, match="token"),
-    ):
-        connected.describe("any.ipynb")
+@pytest.mark.parametrize(("token", "said"), [("wrong", "not know this token"), ("", "no token was sent")])
+def test_a_real_server_refuses_a_wrong_token(live_server: LiveServer, token: str, said: str) -> None:
+    """A wrong token is told as such, a missing one as missing, whatever is asked for."""
+    with client.Client(live_server.url, token) as connected:
+        for ask in (connected.describe, connected.run):
+            with pytest.raises(client.RequestRefused, match=said) as raised:
+                ask("any.ipynb")
+            assert (raised.value.status, raised.value.code) == (403, "forbidden")
 
 
 def write_notebook(server: LiveServer, name: str, parameters: str, *sources: str) -> None:

@@ -294,14 +294,20 @@ def refusal(response: httpx.Response) -> ClientError:
         return UnexpectedAnswer(
             f"{response.url} answers {_content_type(response) or 'nothing'}, which is not what was asked for."
         )
-    if response.is_redirect:
-        # Never followed: the token must not travel to another host, nor a POST become a GET.
-        target = urlsplit(response.headers["Location"])._replace(query="", fragment="").geturl()
-        return RequestRefused(status, f"The server redirects to {target}; use its own URL and a valid token.")
     body = _json_object(response) if _content_type(response) == JSON else {}
     code, message = body.get("code"), body.get("message") or f"HTTP {status} {reason}"
-    if status == HTTPStatus.FORBIDDEN:
-        message += " (the token may be wrong or missing)"
+    is_turned_away = status == HTTPStatus.FORBIDDEN or response.is_redirect
+    if is_turned_away and not body and "X-JupyterHub-Version" in response.headers:
+        # Servers behind it say who they are by the same header, but turn nobody away without JSON.
+        message = f"JupyterHub answers in place of the server, which is not running: {message}"
+    elif response.is_redirect:
+        # Never followed: the token must not travel to another host, nor a POST become a GET.
+        target = urlsplit(response.headers["Location"])._replace(query="", fragment="").geturl()
+        message = f"The server redirects to {target}; use its own URL and a valid token."
+    elif is_turned_away and "Authorization" not in response.request.headers:
+        message = f"The server wants a token, and no token was sent: {message}"
+    elif is_turned_away:
+        message = f"The server does not know this token, or does not allow it this: {message}"
     elif status == HTTPStatus.NOT_FOUND and code is None:
         message += " (jupyter_nbexec may not be enabled on this server)"
     details = {key: value for key, value in body.items() if key not in ("code", "message", "reason")}
