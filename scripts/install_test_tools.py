@@ -2,7 +2,7 @@
 
 Bash's kernel and Deno come with the Python packages of the extra `test`. R's kernel, PostgreSQL, nginx,
 systemd's analyzer and Chromium come from Debian's packages, where this is Debian and we may install; Node.js
-comes from PyPI.
+comes from PyPI, and JupyterHub's proxy from npm.
 With CI=true it is an error if one is missing.
 """
 
@@ -23,6 +23,7 @@ POSTGRESQL_PACKAGE = "postgresql"
 NGINX_PACKAGE = "nginx"
 SYSTEMD_PACKAGE = "systemd"
 CHROMIUM_PACKAGE = "chromium"
+HUB_PROXY = "configurable-http-proxy"
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
         "nginx": nginx,
         "systemd-analyze": systemd,
         "Node.js": node,
+        "JupyterHub's proxy": hub_proxy,
         "Chromium": chromium,
     }
     missing = [name for name, install in tools.items() if not install()]
@@ -124,6 +126,16 @@ def leave_grammars_out() -> None:
     compiles 38 grammars. The tests start hundreds of processes.
     """
     succeeds(sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "rfc3987-syntax")
+
+
+def hub_proxy() -> bool:
+    """Install the proxy of JupyterHub into this environment, where it is missing and there is npm."""
+    path = build_backend.search_path()
+    npm = shutil.which("npm", path=path)
+    if npm is not None and shutil.which(HUB_PROXY, path=path) is None:
+        options = ("--global", "--prefix", sys.prefix, "--silent", "--no-audit", "--no-fund")
+        succeeds(npm, "install", *options, f"{HUB_PROXY}@^5", env={**os.environ, "PATH": path})
+    return shutil.which(HUB_PROXY, path=path) is not None
 
 
 def chromium() -> bool:
