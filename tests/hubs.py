@@ -90,7 +90,7 @@ class Hub:
             browser.get("/hub/login").raise_for_status()
             form = {"username": user, "password": "any", "_xsrf": cookie(browser, "/hub/")}
             browser.post("/hub/login", params={"next": "/hub/home"}, data=form).raise_for_status()
-            browser.get("/user/alice/lab").raise_for_status()
+            browser.get("/user/alice/api/nbexec/docs", headers={"Accept": "text/html"}).raise_for_status()
             yield browser, cookie(browser, "/user/alice/")
 
     @property
