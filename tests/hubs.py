@@ -24,7 +24,7 @@ from tests import gateways, processes, served
 PAGE = Path(__file__).parents[1] / "docs" / "jupyterhub.md"
 URL = "https://hub.example.com"
 #: Seconds that anything may take.
-DEADLINE = 60.0
+DEADLINE = 120.0
 ADMIN, REPORTS, PRICES = "an-admin-s-token", "a-report-s-token", "a-price-s-token"
 #: What the page leaves to who installs a Hub: places, who logs in how, and where servers run.
 _OWN = """
@@ -40,6 +40,9 @@ c.ConfigurableHTTPProxy.command = {proxy!r}
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_port}"
 c.Spawner.args += ["--allow-root", "--NbExec.kernel_niceness=0"]
 c.Spawner.environment = {{"JUPYTERHUB_ACTIVITY_INTERVAL": "1"}}
+c.Spawner.http_timeout = {patience}
+for service in c.JupyterHub.services:
+    service.update({{"timeout": {patience}}} if "url" in service else {{}})
 c.JupyterHub.services += [{{"name": "admin", "api_token": {admin!r}}}]
 c.JupyterHub.load_roles += [
     {{"name": "tests", "scopes": ["admin:users", "admin:servers", "tokens"], "services": ["admin"]}}
@@ -122,10 +125,18 @@ def running(folder: Path) -> Iterator[Hub]:
     """Run a Hub, and on it alice's server."""
     hub_port, proxy_port, service_port, port = (gateways.free_port() for _ in range(4))
     url = f"http://127.0.0.1:{port}"
-    prices = served.write(folder / "prices.ipynb", "# GET /price\nprint(42)")
+    prices = served.write(
+        folder / "prices.ipynb", "# GET /price\nprint(42)", "# GET /names\nimport os\nprint(*os.environ)"
+    )
     text = config().replace("9090", str(service_port)).replace("/srv/notebooks/prices.ipynb", str(prices))
     text += _OWN.format(
-        url=url, folder=folder, hub_port=hub_port, proxy=_proxy(), proxy_port=proxy_port, admin=ADMIN
+        patience=int(DEADLINE),
+        url=url,
+        folder=folder,
+        hub_port=hub_port,
+        proxy=_proxy(),
+        proxy_port=proxy_port,
+        admin=ADMIN,
     )
     (folder / "jupyterhub_config.py").write_text(text, encoding="utf-8")
     environment = {
