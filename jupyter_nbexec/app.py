@@ -67,7 +67,8 @@ class NbExec(ExtensionApp):
     kernel_start_timeout = Float(
         60.0,
         min=1,
-        help="Seconds a kernel may take to answer after it was started. There is no way to wait for ever.",
+        help="""Seconds a kernel may take to be started, and as many to answer then. There is no way to wait
+        for ever. How long a gateway may take to start one, its client's own settings say.""",
     ).tag(config=True)
     interrupt_grace = Float(
         5.0,
@@ -379,6 +380,7 @@ class NbExec(ExtensionApp):
             server.kernel_manager,
             scrubbed_env=self.scrubbed_env,
             niceness=self.kernel_niceness,
+            start_timeout=self.kernel_start_timeout,
             fork_servers=fork_servers if self.fork_kernels else None,
         )
         self._fresh = pool.FreshSource(

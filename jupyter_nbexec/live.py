@@ -59,6 +59,8 @@ class Run:
     was_let_go: bool = False
     #: How another server has closed it, if one did.
     closed_elsewhere: models.RunRecord | None = None
+    #: Set when its end is asked for.
+    is_to_end: asyncio.Event = field(default_factory=asyncio.Event)
     _watch: watch.Watch | None = None
     _clock: float = 0.0
     _has_ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,6 +85,7 @@ class Run:
     def ask_to_end(self, reason: watch.Ending) -> None:
         """Ask for its end."""
         self.ending = self.ending or reason
+        self.is_to_end.set()
         if self._watch is not None:
             self._watch.end(self.ending)
 

@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import nbformat
 import zmq.asyncio
@@ -31,6 +31,8 @@ from jupyter_nbexec import (
     watch,
 )
 from jupyter_nbexec.kernels import connection
+
+T = TypeVar("T")
 
 #: Seconds to wait for late outputs of a kernel that lives on.
 LENT_PATIENCE = 0.3
@@ -162,7 +164,12 @@ class Performer:
         )
         run.kernel = models.KernelInfo(name=plan.kernel_name)
         try:
-            async with self._kernel_for(plan, request) as (kernel, prepared):
+            async with AsyncExitStack() as stack:
+                lending = stack.enter_async_context(self._kernel_for(plan, request))
+                lent = await self._unless_it_ends(run, lending)
+                if lent is None:
+                    return True
+                kernel, prepared = lent
                 run.kernel = models.KernelInfo(name=kernel.name, id=kernel.id, source=kernel.source)
                 if not run.has_begun and not await begin(run):
                     run.ask_to_end(watch.Ending.STOP)
@@ -180,6 +187,26 @@ class Performer:
                 await self._opener.submit(execute.close(run.execution, patience))
                 run.warnings += run.execution.link.warnings
         return True
+
+    async def _unless_it_ends(self, run: live.Run, lending: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for a kernel; None if the run is to end before there is one, which it says then.
+
+        Whoever gets it ready is cancelled, and sees to what comes of that.
+        """
+        deadline = run.deadline(self._timeout(run))
+        left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        getting, asked = asyncio.create_task(lending), asyncio.create_task(run.is_to_end.wait())
+        waited: set[asyncio.Task[Any]] = {getting, asked}
+        try:
+            await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            if getting.cancel():
+                await asyncio.wait({getting})
+        if not getting.cancelled():
+            return getting.result()
+        run.error = self._early_end(run, run.ending or watch.Ending.TIMEOUT)
+        return None
 
     @asynccontextmanager
     async def _kernel_for(
@@ -295,19 +322,9 @@ class Performer:
             raise raised
         if execution is None or execution.has_run_cells:
             return None
+        if watcher.ending is not None:
+            return self._early_end(run, watcher.ending, is_of_cell=watcher.is_cell_timeout)
         cell, cell_id = run.stored_cell(execution.current)
-        if watcher.ending is watch.Ending.CANCEL:
-            return None
-        if watcher.ending is watch.Ending.STOP:
-            message = "The server stopped before the run had ended."
-            return models.RunError(
-                code=models.ErrorCode.SERVER_STOPPED, message=message, cell=cell, cell_id=cell_id
-            )
-        if watcher.ending is watch.Ending.TIMEOUT:
-            what = "A cell" if watcher.is_cell_timeout else "The run"
-            seconds = _plan_of(run).request.cell_timeout if watcher.is_cell_timeout else self._timeout(run)
-            message = f"{what} took longer than {seconds:g} s."
-            return models.RunError(code=models.ErrorCode.TIMEOUT, message=message, cell=cell, cell_id=cell_id)
         if isinstance(raised, execute.StartTimeoutError):
             message = f"The kernel did not answer within {self.settings.limits.start_timeout:g} s."
             return models.RunError(code=models.ErrorCode.KERNEL_START_FAILED, message=message)
@@ -319,6 +336,21 @@ class Performer:
         if execution.failure is None:
             raise RuntimeError("the execution has ended, but neither well nor for a reason")
         return self._cell_error(run, execution.failure)
+
+    def _early_end(
+        self, run: live.Run, ending: watch.Ending, *, is_of_cell: bool = False
+    ) -> models.RunError | None:
+        """Say why a run was ended; None if somebody wished it. `is_of_cell`: a cell took too long."""
+        if ending is watch.Ending.CANCEL:
+            return None
+        if ending is watch.Ending.STOP:
+            code, message = models.ErrorCode.SERVER_STOPPED, "The server stopped before the run had ended."
+        else:
+            what = "A cell" if is_of_cell else "The run"
+            seconds = _plan_of(run).request.cell_timeout if is_of_cell else self._timeout(run)
+            code, message = models.ErrorCode.TIMEOUT, f"{what} took longer than {seconds:g} s."
+        cell, cell_id = run.stored_cell(None if run.execution is None else run.execution.current)
+        return models.RunError(code=code, message=message, cell=cell, cell_id=cell_id)
 
     def _cell_error(self, run: live.Run, failure: execute.CellFailure) -> models.RunError:
         cell, cell_id = run.stored_cell(failure.index)

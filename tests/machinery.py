@@ -250,12 +250,16 @@ class PlayedSource:
         self.leases = 0
         self.environments: list[dict[str, str]] = []
         self.refusal: Exception | None = None
+        #: While this is not set, nobody gets the kernel.
+        self.has_kernel = asyncio.Event()
+        self.has_kernel.set()
 
     @asynccontextmanager
     async def lease(self, request: kernels.KernelRequest) -> AsyncIterator[kernels.LeasedKernel]:
         """Count the lease."""
         if self.refusal is not None:
             raise self.refusal
+        await self.has_kernel.wait()
         self.leases += 1
         self.environments.append(dict(request.env))
         yield self.kernel

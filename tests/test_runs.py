@@ -72,6 +72,31 @@ async def test_first_come_first_served(play: Play) -> None:
     assert stage.order == names
 
 
+@pytest.mark.parametrize("how", ["timeout", "cancel", "stop"])
+async def test_end_while_its_kernel_starts(play: Play, how: str) -> None:
+    """Whatever ends a run ends it at once, also while its kernel is being started; the place is free then."""
+    stage = play(max_concurrent_runs=1)
+    stage.source.has_kernel.clear()
+    run = await stage.submit(timeout=0.05 if how == "timeout" else None)
+    if how == "cancel":
+        await stage.cancel(run)
+    elif how == "stop":
+        with anyio.fail_after(10):
+            await stage.manager.stop()
+    expected = {
+        "timeout": (FAILED, "timeout", "The run took longer than 0.05 s."),
+        "cancel": (CANCELLED, None, ""),
+        "stop": (FAILED, "server_stopped", "The server stopped before the run had ended."),
+    }
+
+    assert (*await ended(run), run.error.message if run.error else "") == expected[how]
+    assert stage.source.leases == 0
+    assert stage.kernel.deeds == []
+    if how != "stop":
+        stage.source.has_kernel.set()
+        assert await ended(await stage.submit()) == (SUCCEEDED, None)
+
+
 async def test_queue_full(play: Play) -> None:
     """What finds no place is refused, and told when to come again; a place that is free is given."""
     stage = play(max_queued_runs=1)

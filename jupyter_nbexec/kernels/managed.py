@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import functools
+import math
 import os
 import re
 import signal
@@ -32,6 +33,10 @@ FAREWELL = 3.0
 SLOW, LATE = 1.0, 0.3
 #: Kernels that may be about to end at once before runs wait for them.
 MAX_ENDINGS = 32
+#: Kernels that may be being started, though nobody wants them any more, before others wait for them.
+MAX_UNWANTED = 32
+#: Seconds that a stopping server waits for such kernels, to end them.
+LAST_STARTS = 8.0
 #: IPython's history database is shared by all its kernels: a lock to wait for, and a place where a run's
 #: parameters would be kept.
 IPYKERNEL_ARGUMENTS = ["--HistoryManager.hist_file=:memory:"]
@@ -265,16 +270,24 @@ class Starter:
         *,
         scrubbed_env: Iterable[str],
         niceness: int,
+        start_timeout: float = math.inf,
         fork_servers: forkserver.ForkServers | None = None,
     ) -> None:
-        """`fork_servers`: who forks kernels of IPython; without them every kernel is started cold."""
+        """`start_timeout`: seconds a start may take; of a gateway's kernel, its client's own limits hold.
+
+        `fork_servers`: who forks kernels of IPython; without them every kernel is started cold.
+        """
         self._kernels = kernel_manager
         self._scrubbed = list(scrubbed_env)
         self._fork_servers = fork_servers
         self._endings: set[asyncio.Task[None]] = set()
         #: Kernelspecs of which a kernel was slow to end when it was asked to.
         self._slow: set[str] = set()
-        is_local = isinstance(kernel_manager, MultiKernelManager) and not gateway.is_gateway(kernel_manager)
+        #: The ends of kernels that are still being started, by the ids that they are started under.
+        self._unwanted: dict[str, asyncio.Task[None]] = {}
+        is_remote = gateway.is_gateway(kernel_manager)
+        self._start_timeout = math.inf if is_remote else start_timeout
+        is_local = isinstance(kernel_manager, MultiKernelManager) and not is_remote
         folder = kernel_manager.connection_dir if is_local else ""
         claims.remove_left_behind(folder)
         self._claim = claims.Claim(folder)
@@ -296,15 +309,38 @@ class Starter:
         await self._fork_servers.wait()
 
     async def start(self, request: kernels.KernelRequest) -> ManagedKernel:
-        """Start a kernel. Raises KernelStartError. A start that is cancelled leaves no kernel."""
+        """Start a kernel. Raises KernelStartError.
+
+        Who is cancelled is not held up. A start cannot be cut off in the middle, which would leave a process;
+        the kernel that comes of it is ended as soon as it is there.
+        """
+        deadline = time.monotonic() + self._start_timeout
+        while len(self._unwanted) >= MAX_UNWANTED:
+            await self._wait(self._unwanted.values(), deadline)
         kernel_id = self._claim.kernel_id()
-        # It is never cut off in the middle, which would leave a process.
-        start = asyncio.ensure_future(self._start(kernel_id, request))
+        start = asyncio.create_task(self._start(kernel_id, request))
         try:
-            return await asyncio.shield(start)
+            await self._wait({start}, deadline)
+            return start.result()
         except BaseException:
-            await asyncio.shield(self._end_started(kernel_id, start))
+            ending = self._disown(kernel_id, start)
+            if start.done():
+                await asyncio.shield(ending)
             raise
+
+    async def _wait(self, tasks: Iterable[asyncio.Task[Any]], deadline: float) -> None:
+        """Wait until one of these is done. Raises KernelStartError at the deadline."""
+        left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise kernels.KernelStartError(f"the kernel was not started within {self._start_timeout:g} s")
+
+    def _disown(self, kernel_id: str, start: asyncio.Task[ManagedKernel]) -> asyncio.Task[None]:
+        """See to it that a kernel which nobody wants any more is ended, whenever it comes up."""
+        ending = asyncio.create_task(self._end_started(kernel_id, start))
+        self._unwanted[kernel_id] = ending
+        ending.add_done_callback(lambda _: self._unwanted.pop(kernel_id, None))
+        return ending
 
     async def end(self, kernel: ManagedKernel) -> None:
         """End a kernel. It is waited for, and listed, only as long as it may have something to say.
@@ -351,6 +387,13 @@ class Starter:
 
     async def stop(self) -> None:
         """Wait for the ends of kernels that nobody has waited for, and end whoever forks them."""
+        if self._unwanted:
+            await asyncio.wait(self._unwanted.values(), timeout=LAST_STARTS)
+        for kernel_id in self._unwanted:
+            # An Enterprise Gateway starts it under this id.
+            self._kernels.log.warning(
+                "kernel %s was still being started when this server stopped, and may be left", kernel_id
+            )
         await asyncio.gather(*self._endings)
         if self._fork_servers is not None:
             await self._fork_servers.stop()

@@ -124,7 +124,7 @@ class Pool(Generic[Key, Item]):
         for key in [key for key in self._shelves if fits(key)]:
             shelf = self._shelves.pop(key)
             for item in shelf.items:
-                self._discard(item)
+                self.discard(item)
         self._orders = deque(key for key in self._orders if not fits(key))
 
     async def stop(self) -> None:
@@ -135,6 +135,8 @@ class Pool(Generic[Key, Item]):
             self._janitor.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
+        for task in self._making:
+            task.cancel()
         while self._making:
             await asyncio.wait(self._making)
         self.forget(lambda _: True)
@@ -150,9 +152,15 @@ class Pool(Generic[Key, Item]):
     async def _take_from(self, shelf: _Shelf[Item]) -> Item | None:
         while shelf.items:
             item = shelf.items.popleft()
-            if await self._maker.is_good(item):
+            is_good = False
+            try:
+                is_good = await self._maker.is_good(item)
+            finally:
+                # Also if who asks for it has been cancelled meanwhile.
+                if not is_good:
+                    self.discard(item)
+            if is_good:
                 return item
-            self._discard(item)
         return None
 
     def _order(self, key: Key) -> None:
@@ -173,7 +181,7 @@ class Pool(Generic[Key, Item]):
             return False
         for shelf in relatives:
             if shelf.items:
-                self._discard(shelf.items.popleft())
+                self.discard(shelf.items.popleft())
                 return True
         return False
 
@@ -224,7 +232,7 @@ class Pool(Generic[Key, Item]):
         self._failures.pop(self._family(key), None)
         # It may have been forgotten, or all may have been stopped, while it was made.
         if self._is_stopped or self._shelves.get(key) is not shelf:
-            self._discard(item)
+            self.discard(item)
         else:
             shelf.items.append(item)
 
@@ -239,7 +247,8 @@ class Pool(Generic[Key, Item]):
         if count == 1:
             self._log.warning("nothing can be made ready for %s: %s", self._family(key), error)
 
-    def _discard(self, item: Item) -> None:
+    def discard(self, item: Item) -> None:
+        """Throw one away; `stop` waits for that, and nobody else."""
         task = asyncio.create_task(self._maker.discard(item))
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)
@@ -254,12 +263,12 @@ class Pool(Generic[Key, Item]):
                 for item in list(shelf.items):
                     if not await self._maker.is_good(item) and item in shelf.items:
                         shelf.items.remove(item)
-                        self._discard(item)
+                        self.discard(item)
                         self._order(key)
 
     def _shrink(self, key: Key, shelf: _Shelf[Item]) -> None:
         while shelf.items and _number(self._relatives(key)) > self._kept:
-            self._discard(shelf.items.popleft())
+            self.discard(shelf.items.popleft())
         if not shelf.items and not shelf.number:
             del self._shelves[key]
 
@@ -403,10 +412,16 @@ class FreshSource:
         if taken is None:
             return None
         home, kernel = taken
-        if home != place:
-            folder = await self._starter.folder(request)
-            if not await self._warm.move(kernel, folder, request.session_name):
-                await self._warm.discard(kernel)
-                return None
+        is_there = home == place
+        try:
+            if not is_there:
+                folder = await self._starter.folder(request)
+                is_there = await self._warm.move(kernel, folder, request.session_name)
+        finally:
+            # Also if who asks for it has been cancelled meanwhile.
+            if not is_there:
+                self._pool.discard(kernel)
+        if not is_there:
+            return None
         kernel.show()
         return kernel

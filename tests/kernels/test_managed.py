@@ -138,9 +138,96 @@ async def test_cancelled_start_leaves_no_kernel(cold: pool.FreshSource, kernel_m
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.wait({each for each in others if "_end_started" in repr(each)} or {task})
+    await cold.stop()
 
+    assert kernel_manager.list_kernel_ids() == []
+
+
+class Gate:
+    """Lets a kernel manager start kernels only when it is opened."""
+
+    def __init__(self, kernel_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_open = asyncio.Event()
+        self.asked = 0
+        original = kernel_manager.start_kernel
+
+        async def start_kernel(**kwargs: Any) -> str:
+            self.asked += 1
+            await self.is_open.wait()
+            kernel_id: str = await original(**kwargs)
+            return kernel_id
+
+        monkeypatch.setattr(kernel_manager, "start_kernel", start_kernel)
+
+    async def until_asked(self, number: int) -> None:
+        """Wait until so many starts have begun."""
+        with anyio.fail_after(20):
+            while self.asked < number:
+                await asyncio.sleep(0)
+
+
+async def test_slow_start(kernel_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is cancelled while a kernel starts is let go at once; the kernel is ended when it has come up."""
+    gate, starter = (
+        Gate(kernel_manager, monkeypatch),
+        managed.Starter(kernel_manager, scrubbed_env=[], niceness=0),
+    )
+    start = asyncio.create_task(starter.start(kernels.KernelRequest(name="python3")))
+    await gate.until_asked(1)
+    start.cancel()
+    with anyio.fail_after(20):
+        await asyncio.wait({start})
+    stop = asyncio.create_task(starter.stop())
+    gate.is_open.set()
+    await stop
+
+    assert start.cancelled()
+    assert kernel_manager.list_kernel_ids() == []
+
+
+async def test_start_timeout(
+    kernel_manager: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start that takes too long is told, and not waited for; a stopping server names what is left."""
+    monkeypatch.setattr(managed, "LAST_STARTS", 0.01)
+    gate = Gate(kernel_manager, monkeypatch)
+    starter = managed.Starter(kernel_manager, scrubbed_env=[], niceness=0, start_timeout=0.01)
+    with pytest.raises(kernels.KernelStartError, match=r"was not started within 0\.01 s"):
+        await starter.start(kernels.KernelRequest(name="python3"))
+    await starter.stop()
+    gate.is_open.set()
+    with anyio.fail_after(60):
+        await asyncio.gather(*starter._unwanted.values())
+
+    assert caplog.text.count("was still being started") == 1
+    assert kernel_manager.list_kernel_ids() == []
+
+
+async def test_unwanted_starts_are_few(kernel_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many kernels start that nobody wants any more, no other one does before one has ended."""
+    monkeypatch.setattr(managed, "MAX_UNWANTED", 2)
+    gate, starter = (
+        Gate(kernel_manager, monkeypatch),
+        managed.Starter(kernel_manager, scrubbed_env=[], niceness=0),
+    )
+    request = kernels.KernelRequest(name="python3")
+    starts = [asyncio.create_task(starter.start(request)) for _ in range(2)]
+    await gate.until_asked(2)
+    for start in starts:
+        start.cancel()
+    await asyncio.wait(starts)
+    later = asyncio.create_task(starter.start(request))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    asked = gate.asked
+    gate.is_open.set()
+    with anyio.fail_after(60):
+        kernel = await later
+    await kernel.kill()
+    await starter.end(kernel)
+    await starter.stop()
+
+    assert (asked, gate.asked) == (2, 3)
     assert kernel_manager.list_kernel_ids() == []
 
 

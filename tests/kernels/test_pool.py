@@ -262,21 +262,44 @@ async def test_forgetting(workshop: Workshop, make_pool: Callable[..., Any]) -> 
 
 
 async def test_stop(workshop: Workshop, make_pool: Callable[..., Any]) -> None:
-    """When it has stopped, all is gone, and nothing more is made."""
+    """When it has stopped, all is gone, and nothing more is made; what is being made holds nobody up."""
     shelf = make_pool(capacity=2)
     shelf.fill("a", 1)
     await until(lambda: shelf.ready == 1)
     workshop.gate.clear()
     shelf.fill("a", 1)
     await until(lambda: workshop.at_once == 1)
-    stopping = asyncio.create_task(shelf.stop())
-    await asyncio.sleep(0)
+    with anyio.fail_after(10):
+        await shelf.stop()
     workshop.gate.set()
-    await stopping
     shelf.fill("a", 1)
 
-    assert sorted(workshop.discarded) == sorted(workshop.made) == ["a0", "a1"]
+    assert (workshop.at_once, workshop.discarded, workshop.made) == (0, ["a0"], ["a0"])
     assert workshop.at_once == 0
+
+
+async def test_cancelled_while_it_is_looked_at(
+    workshop: Workshop, make_pool: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken by somebody who is cancelled before they have it is thrown away, not lost."""
+    shelves = make_pool()
+    shelves.fill("a", 1)
+    await until(lambda: shelves.ready == 1)
+    looking = asyncio.Event()
+
+    async def look(_item: str) -> bool:
+        looking.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(workshop, "is_good", look)
+    taking = asyncio.create_task(shelves.take("a"))
+    await looking.wait()
+    taking.cancel()
+    await asyncio.wait({taking})
+    await shelves.stop()
+
+    assert workshop.discarded == ["a0"]
 
 
 @pytest.fixture

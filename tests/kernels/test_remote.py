@@ -38,6 +38,10 @@ class Proxy:
         self._open: dict[asyncio.StreamWriter, bytes] = {}
         #: What is answered in the gateway's place to a request that begins so.
         self.answers: dict[bytes, bytes] = {}
+        #: Requests to start a kernel, which wait until this is set.
+        self.starts = 0
+        self.may_start = asyncio.Event()
+        self.may_start.set()
         #: How many websockets were asked for.
         self.channels = 0
         #: What becomes of a request.
@@ -67,6 +71,9 @@ class Proxy:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await reader.readuntil(b"\r\n\r\n")
             self.channels += b"/channels" in request
+            if request.startswith(b"POST /api/kernels "):
+                self.starts += 1
+                await self.may_start.wait()
             answer = next((said for start, said in self.answers.items() if start in request), None)
             if answer is not None:
                 writer.write(answer)
@@ -274,6 +281,28 @@ async def test_gateway_is_gone(tmp_path: Path, gateway: Gateway, proxy: Proxy) -
     assert answer["error"]["code"] == "kernel_died"
     assert answer["error"]["message"] == "The gateway cannot be reached."
     assert text(answer) == "before\n"
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "stop"])
+async def test_slow_start(tmp_path: Path, gateway: Gateway, proxy: Proxy, how: str) -> None:
+    """A run ends at once while the gateway starts its kernel, which is ended when it has come up."""
+    proxy.may_start.clear()
+    async with engine_on(tmp_path, gateway, url=proxy.url) as engine:
+        run = await engine.submit("1", timeout=1 if how == "timeout" else None)
+        with anyio.fail_after(20):
+            while not proxy.starts:
+                await anyio.sleep(0.01)
+        if how == "cancel":
+            await engine.cancel(run)
+        stopping = asyncio.create_task(engine.manager.stop()) if how == "stop" else None
+        with anyio.fail_after(5):
+            await run.wait()
+        proxy.may_start.set()
+        if stopping is not None:
+            await stopping
+
+    codes = {"timeout": "timeout", "cancel": None, "stop": "server_stopped"}
+    assert (run.error and run.error.code.value) == codes[how]
 
 
 async def test_kernel_is_gone(tmp_path: Path, gateway: Gateway) -> None:
