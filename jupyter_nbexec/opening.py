@@ -52,7 +52,9 @@ class Opener:
                 is_owned=kernel.is_owned,
             )
         )
-        return await watched(opening, kernel, lambda: self.submit(_fail(link)))
+        opened = await watched(opening, kernel, lambda: self.submit(_fail(link)))
+        kernel.has_answered = True
+        return opened
 
     async def enter(self, opened: Opened, folder: str, session_name: str) -> bool:
         """Have a kernel that has executed nothing be as if it had been started in this folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 import time
@@ -268,6 +269,8 @@ class Performer:
                 return False
             run.mark_phase("kernel")  # where there was no cell to mark it
             run.error = self._judge(run, watcher, task.exception())
+            if run.error is not None and run.error.code is models.ErrorCode.KERNEL_START_FAILED:
+                run.error = dataclasses.replace(run.error, traceback=kernel.last_words().splitlines())
         finally:
             kernel.is_leaving = execution.is_leaving
             # What a kernel still says of a run that has failed is not waited for.
@@ -277,6 +280,7 @@ class Performer:
                 await kernel.kill()
             elif execution.is_stuck:
                 await kernel.interrupt()
+            kernel.has_answered |= execution.is_ready
         return True
 
     def _timeout(self, run: live.Run) -> float:

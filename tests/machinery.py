@@ -217,10 +217,14 @@ class PlayedKernel:
 
     def __init__(self, *, is_owned: bool = True) -> None:
         self.id, self.name, self.source, self.is_owned = "k1", "python3", "cold", is_owned
-        self.is_leaving = self.is_settled = False
+        self.is_leaving = self.is_settled = self.has_answered = False
         self.opened = None
         self.deeds: list[str] = []
         self.ended: str | None = None
+
+    def last_words(self) -> str:
+        """It says nothing."""
+        return ""
 
     def connection_info(self) -> dict[str, Any]:
         """Nobody connects to it."""

@@ -53,6 +53,12 @@ class LeasedKernel(Protocol):
     def opened(self) -> Opened | None:
         """A connection to it, if somebody has made one ahead of the run."""
 
+    has_answered: bool
+    """Whether anybody has been answered by it."""
+
+    def last_words(self) -> str:
+        """Tell what its process has said last, as far as that is known, without the request's secrets."""
+
     def connection_info(self) -> dict[str, Any]:
         """What a client needs to connect: transport, addresses, key."""
 

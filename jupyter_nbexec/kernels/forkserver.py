@@ -191,9 +191,9 @@ class Channel:
         self._loop = loop
         loop.add_reader(self._socket.fileno(), self.receive)
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message. Raises OSError if it cannot be sent at once."""
-        self._socket.send(json.dumps(message).encode("ascii"))
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Send a message, and descriptors with it. Raises OSError if it cannot be sent at once."""
+        socket.send_fds(self._socket, [json.dumps(message).encode("ascii")], descriptors)
 
     def receive(self) -> None:
         """Take all that has come."""
@@ -316,13 +316,13 @@ class Zygote:
             self._popen.stdin.close()  # as kernels find it that are started cold
         self._channel.listen(asyncio.get_running_loop())
 
-    async def fork(self, request: dict[str, Any]) -> ForkedProcess:
-        """Fork a kernel. Raises OSError, TimeoutError."""
+    async def fork(self, request: dict[str, Any], output: int) -> ForkedProcess:
+        """Fork a kernel, whose output goes to this descriptor. Raises OSError, TimeoutError."""
         self._count += 1
         number = self._count
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send({"op": "fork", "id": number, **request})
+            self._send({"op": "fork", "id": number, **request}, [output])
             return await asyncio.wait_for(asyncio.shield(waiting), FORK_PATIENCE)
         except BaseException:
             waiting.add_done_callback(_kill_late)
@@ -363,10 +363,10 @@ class Zygote:
             await asyncio.sleep(0.01)
         self._end()
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         if self._channel.is_closed:
             raise BrokenPipeError
-        self._channel.send(message)
+        self._channel.send(message, descriptors)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Act on a message."""
@@ -700,7 +700,8 @@ class ForkedProvisioner(provisioner.ReapingProvisioner):
             "niceness": self.niceness,
         }
         try:
-            return await zygote.fork(request)
+            with self.listening() as descriptor:
+                return await zygote.fork(request, descriptor)
         except (OSError, TimeoutError, asyncio.TimeoutError) as error:
             self._manager().log.warning(
                 "a kernel is started cold, not forked: %s", error or type(error).__name__

@@ -24,7 +24,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_core.utils import ensure_async
 
 from jupyter_nbexec import errors, kernels
-from jupyter_nbexec.kernels import claims, forkserver, gateway, provisioner, sockets, specs
+from jupyter_nbexec.kernels import claims, forkserver, gateway, lastwords, provisioner, sockets, specs
 from jupyter_nbexec.kernels.opened import Opened
 
 #: Seconds that a kernel may take to end when it is asked to.
@@ -174,6 +174,7 @@ class ManagedKernel:
         self.is_owned = is_owned
         self.is_leaving = False
         self.is_settled = False
+        self.has_answered = False
         self.opened: Opened | None = None
         #: Whether it was started before anybody asked for it.
         self.is_warm = False
@@ -205,6 +206,11 @@ class ManagedKernel:
         if self._is_hidden:
             self._is_hidden = False
             self._kernels._kernels[self.id] = self.manager  # noqa: SLF001 - there is no public way
+
+    def last_words(self) -> str:
+        """Tell what its process has said last, as far as that is known, without the request's secrets."""
+        words: lastwords.LastWords | None = getattr(self.manager.provisioner, "words", None)
+        return "" if words is None else words.text()
 
     def connection_info(self) -> dict[str, Any]:
         """What a client needs to connect: transport, addresses, key."""
@@ -347,6 +353,12 @@ class Starter:
 
         Kernels that can only be asked to end, and of whose kernelspec one was slow to do so, have said all.
         """
+        if not kernel.has_answered and (words := kernel.last_words()):
+            # Each line is set in, so that none can pass for the log's own.
+            said = "".join(f"\n    {line}" for line in words.splitlines())
+            self._kernels.log.warning(
+                "kernel %s (%s) has not answered; it said:%s", kernel.id, kernel.name, said
+            )
         if kernel.remote is None and kernel.id not in self._kernels:
             return  # somebody else has shut it down
         is_slow = kernel.name in self._slow and not kernel.is_leaving
@@ -414,7 +426,8 @@ class Starter:
                     path=request.path,
                     env=kernel_environment(os.environ, self._scrubbed, request),
                     extra_arguments=extra,
-                    # What a notebook writes to its file descriptors is no business of the server's log.
+                    # What a notebook writes to its file descriptors is no business of the server's log. The
+                    # provisioner listens until the kernel answers.
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )

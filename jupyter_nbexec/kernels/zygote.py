@@ -9,7 +9,7 @@
     -> unfit  modules                   some must not be; the process ends, to be started without them
     -> ready  watched, notes            files and folders that, once changed, make this process outdated
     -> broken  reason                   the process ends: no kernel can be forked here
-    <- fork  id, arguments, ...         a kernel, please
+    <- fork  id, arguments, ...         a kernel, please (and a descriptor for its output)
     -> forked  id, pid (and a pidfd)    its shim, a child of this process
     -> failed  id, reason
     -> ended  pid, status               as `waitpid` says
@@ -709,6 +709,8 @@ class Zygote:
         self._children: dict[int, int] = {}  # process ids by pidfd
         self._poll = select.poll()
         self._is_retired = False
+        #: What came with the last message.
+        self._descriptors: list[int] = []
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message."""
@@ -717,7 +719,7 @@ class Zygote:
     def hear(self) -> dict[str, Any]:
         """Receive a message; the end of the server is the end of this process."""
         try:
-            data = self.control.recv(MAX_MESSAGE)
+            data, self._descriptors, _, _ = socket.recv_fds(self.control, MAX_MESSAGE, 1)
         except ConnectionError:
             data = b""
         if not data:
@@ -855,6 +857,9 @@ class Zygote:
             self._fork(request)
         except OSError as error:
             self.tell({"op": "failed", "id": request["id"], "reason": str(error)})
+        finally:
+            for descriptor in self._descriptors:
+                os.close(descriptor)
 
     def _fork(self, request: dict[str, Any]) -> None:
         # A signal that comes at once is the shim's to handle.
@@ -888,6 +893,10 @@ class Zygote:
         try:
             self.control.close()
             for descriptor in self._children:
+                os.close(descriptor)
+            for descriptor in self._descriptors:
+                os.dup2(descriptor, 1)
+                os.dup2(descriptor, 2)
                 os.close(descriptor)
             os.setsid()
             os.chdir(request["cwd"])

@@ -445,30 +445,48 @@ async def test_kernel_starts_the_second_time(server: Server, jp_kernel_dir: Any)
     assert server.kernels == []
 
 
+LAST_WORDS = "import os, sys, time; print('because', os.environ['PASSWORD'], file=sys.stderr, flush=True)"
+
+
 @pytest.mark.server(NbExec={"kernel_start_timeout": 2.0})
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("argv", "says", "words"),
     [
-        (["/nonexistent/kernel"], ""),
-        ([sys.executable, "-c", "raise SystemExit(7)", "{connection_file}"], "7"),
-        ([sys.executable, "-c", "import time; time.sleep(60)", "{connection_file}"], "2 s"),
+        (
+            ["/nonexistent/kernel"],
+            "127",
+            "/nonexistent/kernel: [Errno 2] No such file or directory",
+        ),
+        ([sys.executable, "-c", f"{LAST_WORDS}; raise SystemExit(7)", "{connection_file}"], "7", "because …"),
+        ([sys.executable, "-c", f"{LAST_WORDS}; time.sleep(60)", "{connection_file}"], "2 s", "because …"),
     ],
     ids=["missing", "exits", "hangs"],
 )
 async def test_kernel_start_failed(
-    server: Server, argv: list[str], says: str, jp_kernel_dir: Any, caplog: pytest.LogCaptureFixture
+    server: Server,
+    argv: list[str],
+    says: str,
+    words: str,
+    jp_kernel_dir: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """502 `kernel_start_failed` where the kernel's program is missing, ends at once, or never answers."""
+    """502 `kernel_start_failed` where the kernel's program is missing, ends at once, or never answers.
+
+    What it said last is in the error and in the log, without what it was given in secret.
+    """
     folder = jp_kernel_dir / "broken"
     folder.mkdir()
     spec = {"argv": argv, "display_name": "Broken", "language": "python"}
     (folder / "kernel.json").write_text(json.dumps(spec))
     server.write("a.ipynb", "1", kernelspec={"name": "broken", "display_name": "Broken"})
-    answer = await server.run("a.ipynb")
+    answer = await server.run("a.ipynb", env={"PASSWORD": "fish-sword"})
     assert (answer.status, answer.json["error"]["code"]) == (502, "kernel_start_failed"), answer
     assert says in answer.json["error"]["message"]
-    assert "/nonexistent" not in answer.body.decode()
+    assert "/nonexistent" not in answer.json["error"]["message"]
+    assert answer.json["error"]["traceback"][-1].endswith(words)
     assert answer.json["error"]["cell"] is None
+    assert f"{words}\n" in caplog.text
+    assert "fish" not in answer.body.decode() + caplog.text
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"argv": 5}'])

@@ -449,6 +449,24 @@ async def test_control_socket(shared: Place, start: Start) -> None:
     assert not control & set(descriptors(above.pid).values())
 
 
+async def test_last_words(shared: Place, start: Start) -> None:
+    """What a forked kernel puts out past IPython is heard, and its zygote keeps nothing of that open."""
+    live = await start()
+    words: Any = live.manager.provisioner.words
+
+    def speak(descriptor: int) -> None:
+        Path(f"/proc/{live.process.pid}/fd/{descriptor}").write_text(f"{descriptor}\n")
+
+    speak(1)
+    speak(2)
+    pipe = os.readlink(f"/proc/self/fd/{words._reading}")  # noqa: PTH115 - its name is no path
+    held = [os.readlink(path) for path in Path(f"/proc/{shared.zygote().pid}/fd").iterdir()]  # noqa: ASYNC240, PTH115
+
+    assert getattr(live.manager.provisioner, "is_forked", False)
+    assert words.text() == "1\n2"
+    assert pipe not in held
+
+
 async def test_restart(start: Start) -> None:
     """A kernel that its manager restarts is a new one, forked again."""
     live = await start()
