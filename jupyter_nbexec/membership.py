@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -201,7 +202,7 @@ def is_dead(server: models.ServerRecord, now: datetime, *, lease: float) -> bool
 def process_started(pid: int) -> float | None:
     """When a process was started, in seconds since the machine was where that is known; None if it is gone.
 
-    psutil alone would count from the epoch, by a clock that may have been set since.
+    psutil alone would count from the epoch, by a clock that may have been set since. 0: nobody can tell.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -214,8 +215,20 @@ def process_started(pid: int) -> float | None:
         return None if state in (b"Z", b"X") else int(fields[18]) / os.sysconf("SC_CLK_TCK")
     try:
         return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None
+    except (psutil.Error, OSError, RuntimeError):
+        # Without /proc, Linux tells no more than whether it is there.
+        return 0.0 if sys.platform == "linux" and _is_there(pid) else None
+
+
+def _is_there(pid: int) -> bool:
+    """Whether there is such a process, whoever's it is; psutil would look into /proc for that, too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 def this_host() -> str:
@@ -227,8 +240,16 @@ def this_host() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        boot, namespace = str(int(psutil.boot_time())), ""
+        boot, namespace = _boot_time(), ""
     return f"{socket.gethostname()}/{boot}/{namespace}"
+
+
+def _boot_time() -> str:
+    """When this machine was started, in seconds; nothing where nobody tells, as without /proc on Linux."""
+    try:
+        return str(int(psutil.boot_time()))
+    except (OSError, RuntimeError, psutil.Error):
+        return ""
 
 
 def _now() -> datetime:

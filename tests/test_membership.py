@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jupyter_nbexec import membership, models
@@ -211,3 +213,22 @@ def test_forgetting_does_not_stop_the_heart(store: stores.RunStore, monkeypatch:
     assert has_beaten.wait(60)
     member.leave()
     assert not any(thread.is_alive() for thread in (member._heart, member._janitor))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no /proc, this machine has a name all the same, and its processes live or do not."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+
+    def is_missing(path: Path, *_: object, **__: object) -> object:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_bytes", is_missing)
+    monkeypatch.setattr(Path, "read_text", is_missing)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/no/such/folder")
+
+    assert membership.this_host().startswith(f"{socket.gethostname()}/")
+    assert membership.process_started(os.getpid()) == 0.0
+    assert membership.process_started(process.pid) is None
+    assert not membership.is_dead(server(), NOW, lease=1)
