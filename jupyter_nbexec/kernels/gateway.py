@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jupyter_server.gateway.gateway_client import GatewayClient, gateway_request
@@ -24,7 +24,7 @@ from tornado.escape import url_escape
 from tornado.httpclient import HTTPRequest
 from tornado.web import HTTPError
 
-from jupyter_nbexec.kernels import KernelRequest, KernelStartError, remote
+from jupyter_nbexec.kernels import KernelRequest, KernelStartError, lastwords, remote
 
 #: Seconds between two looks whether the gateway still has a kernel.
 POLL = 1.0
@@ -32,13 +32,17 @@ POLL = 1.0
 PATIENCE, FAREWELL = 2.0, 8.0
 #: Seconds before each attempt to end a kernel.
 DELAYS = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
+#: Statuses with which a gateway refuses, and says why; what it says of its own faults is for nobody.
+EXPLAINED = frozenset({400, 403, 404})
+#: Characters of that explanation that are told.
+MAX_EXPLANATION = 300
 #: Prefix of the names of environment variables that travel; others travel only if they are allowed to.
 PREFIX = "KERNEL_"
 #: What a status of the gateway's means for a kernel that was to be started.
 REFUSALS = {
     400: "the gateway does not understand the request (400)",
     401: "the gateway refuses this server's credentials (401)",
-    403: "the gateway refuses to start another kernel for this server (403)",
+    403: "the gateway does not allow this kernel to be started (403)",
     404: "the gateway does not start kernels, or not this one (404)",
     503: "the gateway cannot be reached, or cannot serve (503)",
     504: "the gateway gave up on the kernel (504)",
@@ -92,9 +96,26 @@ async def start(kernel_manager: Any, kernel_id: str, request: KernelRequest, scr
     except HTTPError as error:
         if error.status_code >= 500:
             await _forget(kernel_id)
-        said = REFUSALS.get(error.status_code, f"the gateway cannot start the kernel ({error.status_code})")
-        raise KernelStartError(said) from error
+        raise KernelStartError(_refusal(error, request.env.values())) from error
     return started
+
+
+def _refusal(error: HTTPError, secrets: Collection[str]) -> str:
+    """Say what the gateway's refusal means, and what it says itself, without these secrets."""
+    status = error.status_code
+    meaning = REFUSALS.get(status, f"the gateway cannot start the kernel ({status})")
+    response = getattr(error.__cause__, "response", None)
+    if status not in EXPLAINED or response is None:
+        return meaning
+    try:
+        fields = json.loads(response.body)
+        # The first of them may be no more than the name of the status, the second empty.
+        said = str(fields.get("message") or fields.get("reason") or "")
+    except (AttributeError, TypeError, ValueError):
+        return meaning
+    printable = "".join(sign if sign.isprintable() else " " for sign in lastwords.masked(said, secrets))
+    words = " ".join(printable.split())[:MAX_EXPLANATION]
+    return f"{meaning}: {words}" if words else meaning
 
 
 async def _forget(kernel_id: str) -> None:

@@ -201,7 +201,11 @@ async def test_renewed_token(tmp_path: Path, gateway: Gateway, monkeypatch: pyte
     [
         ({"auth_token": "wrong-token"}, {}, "credentials (401)"),
         ({"url": "http://127.0.0.1:9"}, {}, "cannot be reached"),
-        ({}, {b"POST /api/kernels": canned("403 No", '{"reason": "Resource Limit"}')}, "another kernel"),
+        (
+            {},
+            {b"POST /api/kernels": canned("403 No", '{"reason": "Forbidden", "message": "Resource Limit"}')},
+            "(403): Resource Limit.",
+        ),
         ({}, {b"POST /api/kernels": canned("500 Oops", '{"message": "at /srv/secret"}')}, "(500)"),
         ({}, {b"POST /api/kernels": canned("201 Created", "<html>")}, "cannot be started"),
         ({}, {b"/channels": canned("401 Unauthorized")}, "refuses the connection to the kernel (401)"),
