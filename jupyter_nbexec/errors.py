@@ -29,6 +29,7 @@
     │   ├── KernelDied                kernel_died               502
     │   ├── KernelStartFailed         kernel_start_failed       502
     │   └── CallTimeout               timeout                   504
+    ├── OutOfResources                out_of_resources          503
     ├── QueueFull                     queue_full                429
     ├── Stopping                      stopping                  503
     └── StorageUnavailable            storage_unavailable       503
@@ -39,6 +40,7 @@ The docstring of a class is its default message.
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 from typing import Any
 
@@ -263,6 +265,45 @@ class CallTimeout(CallError):
 
     code = "timeout"
     status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+class OutOfResources(NbexecError):
+    """The server has run out of something that it needs."""
+
+    code = "out_of_resources"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"The server is out of {what}. Try again when it has less to do.")
+
+
+#: What has run out where the operating system says so.
+_SHORTAGES = {
+    errno.EMFILE: "file descriptors",
+    errno.ENFILE: "file descriptors",
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "disk space",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "disk space",
+}
+
+
+def shortage(error: BaseException | None) -> str | None:
+    """Tell what the server has run out of, if that is what this error, or one that it came of, says."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Not of OSError alone: ZeroMQ has errors of its own.
+        number = getattr(error, "errno", None)
+        if isinstance(number, int) and number in _SHORTAGES:
+            return _SHORTAGES[number]
+        if isinstance(error, MemoryError):
+            return "memory"
+        if isinstance(error, BlockingIOError):  # by fork, of which no other error is that says this
+            return "processes"
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return "threads"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class QueueFull(NbexecError):

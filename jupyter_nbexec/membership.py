@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from jupyter_nbexec import models
+from jupyter_nbexec import errors, models
 from jupyter_nbexec import store as stores
 
 #: Seconds between heartbeats, and after which a server without one is dead to the others.
@@ -239,7 +239,9 @@ def this_host() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
+    except OSError as error:
+        if errors.shortage(error) is not None:
+            raise  # it would have another name
         boot, namespace = _boot_time(), ""
     return f"{socket.gethostname()}/{boot}/{namespace}"
 

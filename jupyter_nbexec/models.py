@@ -56,6 +56,7 @@ class ErrorCode(str, enum.Enum):
     TIMEOUT = "timeout"  #: the run, or one of its cells, took longer than allowed
     KERNEL_DIED = "kernel_died"  #: the kernel ended, or was restarted, under the run
     KERNEL_START_FAILED = "kernel_start_failed"  #: the kernel never became ready
+    OUT_OF_RESOURCES = "out_of_resources"  #: the server has run out of descriptors, memory, or the like
     SERVER_STOPPED = "server_stopped"  #: the server stopped before the run had ended
     INTERNAL_ERROR = "internal_error"  #: a fault of this extension; the log has it under the run's id
 

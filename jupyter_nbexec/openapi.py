@@ -34,7 +34,7 @@ _RUN_STATUSES: Final = {
     "409": "The run was `cancelled` by another client; or an error.",
     "500": "The run failed with `cell_error` or `internal_error`; or an error.",
     "502": "The run failed with `kernel_died` or `kernel_start_failed`.",
-    "503": "The run failed with `server_stopped`; or an error.",
+    "503": "The run failed with `server_stopped` or `out_of_resources`; or an error.",
     "504": "The run failed with `timeout`.",
 }
 

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from jupyter_nbexec import (
     background,
     documents,
+    errors,
     execute,
     inject,
     kernels,
@@ -107,15 +108,22 @@ class Performer:
         try:
             await self._lease_and_execute(run, begin)
             await self._save_notebook(run)
-        except Exception:
+        except Exception as error:
             # A fault of ours must not leave the run, and who waits for it, without an end.
-            self._log.exception("run %s: internal error", run.id)
-            run.error = models.RunError(
-                code=models.ErrorCode.INTERNAL_ERROR,
-                message=f"Internal error; the log has it under {run.id}.",
-            )
+            run.error = self._fault(run, error)
         finally:
             await _end(saver)
+
+    def _fault(self, run: live.Run, error: Exception) -> models.RunError:
+        """Say, and log, why a run cannot go on that is not to blame."""
+        what = errors.shortage(error)
+        if what is not None:
+            message = errors.OutOfResources(what).message
+            self._log.error("run %s: %s", run.id, message)
+            return models.RunError(code=models.ErrorCode.OUT_OF_RESOURCES, message=message)
+        self._log.exception("run %s: internal error", run.id)
+        message = f"Internal error; the log has it under {run.id}."
+        return models.RunError(code=models.ErrorCode.INTERNAL_ERROR, message=message)
 
     async def view(self, run: live.Run) -> live.View:
         """Show a run as it is now, outputs of the cell that is being executed included."""
@@ -180,6 +188,8 @@ class Performer:
                     return False
                 run.mark_phase("run")
         except kernels.KernelStartError as error:
+            if errors.shortage(error) is not None:
+                raise
             code = models.ErrorCode.KERNEL_START_FAILED
             run.error = models.RunError(code=code, message=_sentence(str(error)))
         finally:
@@ -383,7 +393,9 @@ class Performer:
             run.saved_as = target
         except Exception as error:  # a contents manager may raise anything, and the run is what counts
             self._log.exception("run %s: cannot save %r", run.id, target)
-            run.warnings.append(f"The executed notebook could not be saved: {type(error).__name__}.")
+            what = errors.shortage(error)
+            why = type(error).__name__ if what is None else f"the server is out of {what}"
+            run.warnings.append(f"The executed notebook could not be saved: {why}.")
 
 
 def _plan_of(run: live.Run) -> planning.Plan:

@@ -168,6 +168,8 @@ class Planner:
         try:
             return await specs.find(self._specs, name)
         except (NoSuchKernel, TraitError, TypeError, ValueError, KeyError, OSError) as error:
+            if (what := errors.shortage(error)) is not None:
+                raise errors.OutOfResources(what) from error
             # It is missing, or its kernel.json is broken.
             installed = await specs.names(self._specs)
             raise errors.NoSuchKernel(name, [each for each in installed if each != name]) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import zmq
 
 from jupyter_nbexec import documents, errors, execute, kernels, live, models, watch
 from tests.machinery import Stage
@@ -272,6 +274,26 @@ async def test_internal_error(play: Play, caplog: pytest.LogCaptureFixture) -> N
     assert run.id in caplog.text
     stage.act = stage.succeed
     assert await ended(await stage.submit()) == (SUCCEEDED, None)
+
+
+@pytest.mark.parametrize("where", ["start", "connection"])
+async def test_out_of_resources(play: Play, caplog: pytest.LogCaptureFixture, where: str) -> None:
+    """Where something has run out, the run says what, and not that its kernel or we are to blame."""
+    stage = play()
+
+    async def act(_execution: execute.Execution) -> None:
+        raise zmq.ZMQError(errno.EMFILE)
+
+    stage.act = act
+    if where == "start":
+        stage.source.refusal = kernels.KernelStartError("the kernel's program cannot be started")
+        stage.source.refusal.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    run = await stage.submit()
+
+    assert await ended(run) == (FAILED, "out_of_resources")
+    assert run.error is not None
+    assert "out of file descriptors" in run.error.message
+    assert [each.exc_info for each in caplog.records if run.error.message in each.getMessage()] == [None]
 
 
 async def test_stop(play: Play) -> None:

@@ -33,6 +33,7 @@ STATUS = {
     models.ErrorCode.TIMEOUT: HTTPStatus.GATEWAY_TIMEOUT,
     models.ErrorCode.KERNEL_DIED: HTTPStatus.BAD_GATEWAY,
     models.ErrorCode.KERNEL_START_FAILED: HTTPStatus.BAD_GATEWAY,
+    models.ErrorCode.OUT_OF_RESOURCES: HTTPStatus.SERVICE_UNAVAILABLE,
     models.ErrorCode.SERVER_STOPPED: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

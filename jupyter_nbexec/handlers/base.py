@@ -231,6 +231,9 @@ class NbexecHandler(APIHandler):
         if isinstance(value, errors.NbexecError):
             self.log.debug("refused: %s", value.code)
             return
+        if isinstance(short := _in_words(value), errors.OutOfResources):
+            self.log.error("%s", short.message)
+            return
         if isinstance(value, web.HTTPError) or typ is None or value is None:
             super().log_exception(typ, value, tb)
             return
@@ -367,4 +370,10 @@ def _is_address(host: str) -> bool:
 
 def _error_in(kwargs: dict[str, Any]) -> BaseException | None:
     info = kwargs.get("exc_info")
-    return info[1] if info else None
+    return _in_words(info[1]) if info else None
+
+
+def _in_words(error: BaseException | None) -> BaseException | None:
+    """Say what is short, whatever it was that failed for want of it."""
+    what = None if isinstance(error, errors.NbexecError) else errors.shortage(error)
+    return error if what is None else errors.OutOfResources(what)

@@ -486,6 +486,8 @@ class Crew:
 
 def refusal(error: Exception) -> errors.NbexecError:
     """Say why no kernel could be made ready."""
+    if (what := errors.shortage(error)) is not None:
+        return errors.OutOfResources(what)
     if isinstance(error, execute.CannotPrepare) and error.failure is not None:
         failure = error.failure
         return errors.CellFailed(

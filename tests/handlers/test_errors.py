@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import json
 import re
@@ -356,6 +357,30 @@ async def test_internal_error(
     record = next(each for each in caplog.records if document["reference"] in each.getMessage())
     assert record.exc_info is not None
     assert "secret-bucket" in str(record.exc_info[1])
+    assert server.started == []
+
+
+@provokes("out_of_resources")
+async def test_out_of_resources(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 `out_of_resources` says what the server has none of any more, without a path or a traceback."""
+    server.write("a.ipynb", "1")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "/secret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.app.kernel_spec_manager, "get_kernel_spec", fail)
+        answer = await server.run("a.ipynb")
+    document = assert_error(answer, 503, "out_of_resources")
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runs, "check_capacity", fail)
+        again = await server.run("a.ipynb")
+
+    assert "out of file descriptors" in document["message"]
+    assert assert_error(again, 503, "out_of_resources")["message"] == document["message"]
+    assert "secret" not in answer.body.decode() + again.body.decode() + caplog.text
     assert server.started == []
 
 
