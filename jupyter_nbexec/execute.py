@@ -8,7 +8,10 @@ cancellation into "Kernel died". So this module drives `async_execute_cell` and 
 * The task that executes a cell is never cancelled. Who wants it to end interrupts or kills the kernel, or
   fails the link, and the cell ends by itself.
 * Whether a cell failed is read from its reply, which nbclient ignores for failures without an `error` output
-  and for replies that say `aborted`.
+  and for replies that say `aborted`; and from the errors that it shows, of which `%run` and `%%time` say
+  nothing in their replies.
+* What is put out inside an Output widget belongs to the widget. The kernel hears of it between cells: what is
+  sent on the shell socket while that is read may cost its reader a wake-up.
 * Saved outputs are cleared first: cells that are not reached must not show those of another day.
 
 Everything here runs on the background loop.
@@ -23,14 +26,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import Empty
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq.asyncio
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import output_from_msg
 from nbformat.validator import NotebookValidationError
 
-from jupyter_nbexec import background, broadcast, outputs, result
+from jupyter_nbexec import background, broadcast, output_widgets, outputs, result
 from jupyter_nbexec.kernels import connection
 from jupyter_nbexec.kernels.opened import Opened
 
@@ -52,6 +56,10 @@ _SILENT = logging.getLogger("jupyter_nbexec.nbclient")
 _SILENT.setLevel(logging.CRITICAL + 1)
 #: Bytes of a traceback, and of an exception's text, that are kept.
 MAX_TRACEBACK = 64 * 1024
+#: Things to be told of cells, beside their outputs.
+MAX_REMARKS = 20
+#: Bytes that an output widget has captured above which the kernel is not told: that would take too long.
+MAX_TOLD = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +147,8 @@ class Execution:
     opened: Opened | None = None
     #: Index of the first cell that is left to execute.
     first: int = 0
+    #: What the user should know of cells, beside their outputs: their indices, and what each did.
+    remarks: list[tuple[int, str]] = field(default_factory=list)
     result: Any = None
     result_size: int = 0
     result_type: str | None = None
@@ -156,6 +166,11 @@ class Execution:
     def size(self) -> int:
         """About how many bytes outputs and result have. From any thread."""
         return 0 if self.runner is None else self.runner.size + self.result_size
+
+    def remark(self, index: int, deed: str) -> None:
+        """Have the user told what a cell did, once. On the background loop."""
+        if (index, deed) not in self.remarks and len(self.remarks) < MAX_REMARKS:
+            self.remarks.append((index, deed))
 
     def stop(self) -> None:
         """Start no further cell. From any thread."""
@@ -198,6 +213,12 @@ def is_executed(cell: NotebookNode) -> bool:
     )
 
 
+def may_raise(execution: Execution, index: int) -> bool:
+    """Whether a cell may raise without an end of the run."""
+    tags = execution.notebook.cells[index].metadata.get("tags", [])
+    return execution.allow_errors or RAISES_TAG in tags
+
+
 def clear(notebook: NotebookNode) -> None:
     """Forget all that an earlier run left in the notebook."""
     notebook.metadata.pop("widgets", None)
@@ -220,6 +241,10 @@ def _copy(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [NotebookNode(output) for output in cell.outputs]
     return copied
+
+
+#: Where outputs go: a cell, by its index, or an output widget, by its comm's id.
+_Place: TypeAlias = int | str
 
 
 class _Late(deque[tuple[int, dict[str, Any]]]):
@@ -246,9 +271,10 @@ class _Client(NotebookClient):
             skip_cells_with_tag=SKIP_TAG,
             log=_SILENT,
         )
-        # The mimicked Output widget sends on the shell socket while it is read: runs hang. Without
-        # it what the widget would capture is shown in the cell.
-        self.widget_registry = {}
+        # The mimicked Output widget sends on the shell socket while it is read: runs hang. Here is another.
+        self.comm_open_handlers = {}
+        self._widgets = output_widgets.OutputWidgets()
+        self._execution = execution
         self._link = execution.link
         self._link.late = _Late(self._wake)
         self._late_timer: asyncio.TimerHandle | None = None
@@ -258,10 +284,16 @@ class _Client(NotebookClient):
         self._stream: NotebookNode | None = None
         self._texts: list[str] = []
         self._bytes = self._number = self._state_bytes = 0
-        #: What each cell has of these, so that clearing its outputs gives it back.
-        self._of_cell: dict[int, tuple[int, int]] = {}
-        #: Cells whose outputs are to be cleared when the next one comes. nbclient knows of one cell only.
-        self._clearing: set[int] = set()
+        #: What each place has of these, so that clearing its outputs gives it back.
+        self._of_place: dict[_Place, tuple[int, int]] = {}
+        #: Where outputs are to be cleared when the next one comes. nbclient knows of one cell only.
+        self._clearing: set[_Place] = set()
+        #: The last error of the present cell, whether or not its outputs still have it; and one that they
+        #: have no room for.
+        self._raised: dict[str, Any] | None = None
+        self._lost_error: dict[str, Any] | None = None
+        #: Whether what is processed came after its cell had ended.
+        self._is_late = False
         #: The largest message so far for each display, and for each part of a widget's state.
         self._largest: dict[tuple[str, ...], int] = {}
 
@@ -301,9 +333,11 @@ class _Client(NotebookClient):
         if self._late_timer is not None:
             self._late_timer.cancel()
             self._late_timer = None
+        self._is_late = True
         while self._link.late:
             index, msg = self._link.late.popleft()
             self.process_message(msg, self.nb.cells[index], index)
+        self._is_late = False
 
     def _wake(self) -> None:
         """See to it that late outputs are taken soon; not at once, since all texts are put together then."""
@@ -317,59 +351,155 @@ class _Client(NotebookClient):
 
         A notebook may have its kernel send anything. What is no valid output is left out, and flagged.
         """
-        self.clear_before_next_output = cell_index in self._clearing
+        kind, index = msg["msg_type"], cell_index
+        place: _Place = index
+        widget = self._widgets.capturing(msg["parent_header"].get("msg_id"))
+        if widget is not None and kind in output_widgets.CAPTURED:
+            cell, place = widget.cell, widget.comm_id
+            widget.is_ahead = True
+        self.clear_before_next_output = place in self._clearing
         try:
-            return self._keep(msg, cell, cell_index)
+            if kind.startswith("comm"):
+                self._keep_comm(msg, cell, index)
+                return None
+            if kind == "error":
+                self._note_error(msg, index, place)
+            return self._keep(msg, cell, place)
         except (AttributeError, KeyError, TypeError, ValueError, NotebookValidationError):
             self._link.has_lost_output = True
             return None
         finally:
             if self.clear_before_next_output:
-                self._clearing.add(cell_index)
+                self._clearing.add(place)
             else:
-                self._clearing.discard(cell_index)
+                self._clearing.discard(place)
 
-    def _keep(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+    def _keep(self, msg: dict[str, Any], cell: NotebookNode, place: _Place) -> NotebookNode | None:
         kind = msg["msg_type"]
-        if kind.startswith("comm"):
-            return super().process_message(msg, cell, cell_index) if self._may_keep_state(msg) else None
         if kind == "clear_output":
             self.finish_texts()
             # The next output must come through: it is the one that clears.
             self._link.is_full = False
         elif kind in connection.OUTPUT_TYPES:
-            if kind == "error":
-                self._link.has_lost_output |= _bound_error(msg["content"])
-                msg["size"] = min(msg["size"], 2 * MAX_TRACEBACK)
-            if not self._may_keep_output(msg, cell, cell_index):
+            if not self._may_keep_output(msg, cell, place):
+                if kind == "error" and place == self._execution.current and not self._is_late:
+                    self._lost_error = msg["content"]
                 return None
             if kind == "stream":
-                return self._append(msg, cell, cell_index)
+                return self._append(msg, cell, place)
             self.finish_texts()
         had = len(cell.outputs)
-        output = super().process_message(msg, cell, cell_index)
+        output = self._process(msg, cell, place)
         if len(cell.outputs) < had or (kind == "clear_output" and not cell.outputs):
-            self._forget(cell_index)
-        self._tell(msg, output, cell_index)
+            self._forget(place)
+        self._tell(msg, output, place)
         return output
 
-    def _tell(self, msg: dict[str, Any], output: NotebookNode | None, cell_index: int) -> None:
-        """Tell what a message has changed, other than a stream."""
+    def _process(self, msg: dict[str, Any], cell: NotebookNode, place: _Place) -> NotebookNode | None:
+        # nbclient has no other use for the index than to find what it keeps under it.
+        return super().process_message(msg, cell, place)  # type: ignore[arg-type]
+
+    def _tell(self, msg: dict[str, Any], output: NotebookNode | None, place: _Place) -> None:
+        """Tell what a message has changed in the outputs of cells, other than a stream."""
+        if not isinstance(place, int):
+            return
         content = msg["content"]
         if msg["msg_type"] == "clear_output":
-            self._events.add("clear", cell_index, {"wait": bool(content.get("wait"))})
+            self._events.add("clear", place, {"wait": bool(content.get("wait"))})
         if output is not None:
-            self._events.add("output", cell_index, {**output, **_display_of(content)}, msg["size"])
+            self._events.add("output", place, {**output, **_display_of(content)}, msg["size"])
+
+    def _note_error(self, msg: dict[str, Any], index: int, place: _Place) -> None:
+        """Bound an error; one that the outputs of its cell will not have when that ends is told."""
+        content = msg["content"]
+        self._link.has_lost_output |= _bound_error(content)
+        msg["size"] = min(msg["size"], 2 * MAX_TRACEBACK)
+        if may_raise(self._execution, index) or _is_clean_exit(content):
+            return
+        if place != index:
+            self._execution.remark(index, f"raised {_brief(content)} in an Output widget, and went on.")
+        elif self._is_late:
+            self._execution.remark(index, f"showed {_brief(content)} when it had ended already.")
+        elif content.get("ename"):
+            self._raised = content
+
+    def begin_cell(self) -> None:
+        """Forget what the cell before has raised."""
+        self._raised = self._lost_error = None
+
+    def shown_error(self, index: int) -> dict[str, Any] | None:
+        """The last error that a cell shows, or would if there were room. Call it as soon as the cell ends."""
+        for output in reversed(self.nb.cells[index].outputs):
+            if output.output_type == "error" and not _is_clean_exit(output):
+                return dict(output)
+        if self._lost_error is not None or self._link.lost_error is not None:
+            return self._lost_error or _parsed(self._link.lost_error)
+        if self._raised is not None:
+            self._execution.remark(index, f"showed {_brief(self._raised)}, and cleared that.")
+        return None
+
+    # Widgets
+
+    def _keep_comm(self, msg: dict[str, Any], cell: NotebookNode, index: int) -> None:
+        """Keep the state of widgets, and have output widgets capture what they say."""
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "comm_close":
+            self._widgets.close(content)
+        elif kind == "comm_msg":
+            self._widgets.hear(content)
+        if not self._may_keep_state(msg):
+            return
+        super().process_message(msg, cell, index)
+        if kind == "comm_open":
+            self._widgets.open(content)
+        widget, given = self._widgets.get(content.get("comm_id")), output_widgets.outputs_in(content)
+        if widget is not None and given is not None:
+            self.finish_texts()
+            self._forget(widget.comm_id)
+            self.clear_display_id_mapping(widget.comm_id)  # type: ignore[arg-type]
+            self._clearing.discard(widget.comm_id)
+            widget.cell.outputs, widget.is_ahead = given, False
+
+    def tell_widgets(self) -> None:
+        """Tell the kernel what its output widgets have captured, as a front end does. Between cells only."""
+        client: Any = self.kc
+        for widget in self._widgets:
+            size, _ = self._of_place.get(widget.comm_id, (0, 0))
+            if not widget.is_ahead or size > MAX_TOLD:
+                continue
+            widget.is_ahead = False
+            state = {"outputs": outputs.clean_json(widget.cell.outputs)}
+            data = {"method": "update", "state": state, "buffer_paths": []}
+            message = client.session.msg("comm_msg", {"comm_id": widget.comm_id, "data": data})
+            client.shell_channel.send(message)
+
+    def set_widgets_metadata(self) -> None:
+        """As inherited; what output widgets have captured is part of their state."""
+        for widget in self._widgets:
+            self.widget_state.setdefault(widget.comm_id, {})["outputs"] = widget.cell.outputs
+        super().set_widgets_metadata()
+
+    # What is kept
 
     def _update_display_id(self, display_id: str, msg: dict[str, Any]) -> None:
         """Update what was displayed under this id, and tell it; a further display does so too."""
-        super()._update_display_id(display_id, msg)
-        if any(self._display_id_map.get(display_id, {}).values()):
+        places: dict[_Place, list[int]] = self._display_id_map.get(display_id, {})
+        if not any(places.values()):
+            return
+        shown = output_from_msg({**msg, "header": {**msg["header"], "msg_type": "display_data"}})
+        for place, indices in places.items():
+            widget = self._widgets.get(place)
+            cell = self.nb.cells[place] if widget is None else widget.cell
+            for index in indices:
+                cell.outputs[index].update(data=shown.data, metadata=shown.metadata)
+            if widget is not None and indices:
+                widget.is_ahead = True
+        if any(indices for place, indices in places.items() if isinstance(place, int)):
             content = msg["content"]
             update = {"display_id": display_id, "data": content["data"], "metadata": content["metadata"]}
             self._events.add("update", None, update, msg["size"])
 
-    def _append(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+    def _append(self, msg: dict[str, Any], cell: NotebookNode, place: _Place) -> NotebookNode | None:
         """Add text to the stream that is being written, or begin a new one.
 
         The text is put together when the stream ends: adding to it each time would copy it each time.
@@ -378,21 +508,22 @@ class _Client(NotebookClient):
         if last is None or last.output_type != "stream" or last.name != msg["content"]["name"]:
             self.finish_texts()
             msg["content"]["text"] = ""
-            last = super().process_message(msg, cell, cell_index)
+            last = self._process(msg, cell, place)
         if last is None:
             return None
         if last is not self._stream:
             self.finish_texts()
             self._stream = last
         self._texts += msg["texts"]
-        self._events.add_text(cell_index, msg["content"]["name"], msg["texts"], msg["size"])
+        if isinstance(place, int):
+            self._events.add_text(place, msg["content"]["name"], msg["texts"], msg["size"])
         return last
 
-    def _may_keep_output(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> bool:
+    def _may_keep_output(self, msg: dict[str, Any], cell: NotebookNode, place: _Place) -> bool:
         """Count an output; False, and no more until some are cleared, if it is one too many."""
         if self.clear_before_next_output:
             self.finish_texts()
-            self._forget(cell_index)
+            self._forget(place)
         if msg["msg_type"] == "update_display_data":
             display = str((msg["content"].get("transient") or {}).get("display_id"))
             size, number = self._growth(("display", display), msg["size"]), 0
@@ -402,18 +533,20 @@ class _Client(NotebookClient):
         if self._bytes + size > self._limits.output_bytes or self._number + number > self._limits.outputs:
             self._link.is_full = self._link.has_lost_output = True
             return False
-        of_bytes, of_number = self._of_cell.get(cell_index, (0, 0))
-        self._of_cell[cell_index] = of_bytes + size, of_number + number
+        of_bytes, of_number = self._of_place.get(place, (0, 0))
+        self._of_place[place] = of_bytes + size, of_number + number
         self._bytes += size
         self._number += number
         return True
 
-    def _forget(self, cell_index: int) -> None:
-        """Give back what a cell's outputs took: they have been, or are about to be, cleared."""
-        of_bytes, of_number = self._of_cell.pop(cell_index, (0, 0))
+    def _forget(self, place: _Place) -> None:
+        """Give back what the outputs of a place took: they have been, or are about to be, cleared."""
+        of_bytes, of_number = self._of_place.pop(place, (0, 0))
         self._bytes -= of_bytes
         self._number -= of_number
         self._link.is_full = False
+        if place == self._execution.current:
+            self._lost_error = self._link.lost_error = None
 
     def _growth(self, key: tuple[str, ...], size: int) -> int:
         """Return how much more is kept if this replaces what came under the same key before."""
@@ -561,6 +694,8 @@ async def close(execution: Execution, patience: float) -> None:
     if opened is None:
         return
     try:
+        if runner is not None and not execution.ends_kernel and execution.link.failure is None:
+            runner.tell_widgets()
         await asyncio.sleep(patience)
         await opened.client.iopub_channel.drain()
     finally:
@@ -592,23 +727,25 @@ async def _run_cells(
         if is_all and index == final and opened.has_steward:
             limits = execution.limits
             opened.link.expressions = result.closing(limits.result_bytes, limits.result_timeout)
-        reply = await _run_cell(runner, execution, index)
+        reply, shown = await _run_cell(runner, execution, index)
         execution.cell_started = None
         execution.done.append(index)
         runner.tell_cell(index, "ended")
-        if is_early_end(reply):
-            execution.has_run_cells = True
-            execution.is_leaving = is_leaving(reply)
-            return None, reply
-        execution.failure = _failure_of(execution, index, reply)
+        execution.is_leaving = is_leaving(reply)
+        execution.failure = _failure_of(execution, index, reply, shown)
         if execution.failure is not None:
             return last, reply
+        if is_early_end(reply):
+            execution.has_run_cells = True
+            return None, reply
     execution.has_run_cells = True
     return last, reply
 
 
-async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[str, Any]:
-    """Execute one cell; the content of its reply."""
+async def _run_cell(
+    runner: _Client, execution: Execution, index: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Execute one cell; the content of its reply, and the error that it shows, if any."""
     cell, link = execution.notebook.cells[index], execution.link
     reply: dict[str, Any] = {}
 
@@ -616,7 +753,10 @@ async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[s
         reply.update(execute_reply["content"])
 
     runner.on_cell_executed = keep
+    runner.begin_cell()
+    runner.tell_widgets()
     client: Any = runner.kc
+    shown = None
     try:
         await runner.async_execute_cell(cell, index)
     except connection.ConnectionLost:
@@ -627,13 +767,15 @@ async def _run_cell(runner: _Client, execution: Execution, index: int) -> dict[s
         reply = said
         link.has_lost_output |= not asks_exit(said)
     finally:
+        # What comes after the cell's end is not its failure.
+        shown = runner.shown_error(index)
         link.end(index)
         client.iopub_channel.end()
         link.request = None  # what it still says is late, even if nobody asks it for anything more
         runner.finish_cell()
         link.losses.ended_cell()
         execution.is_truncated |= link.losses.any or link.was_cut
-    return reply
+    return reply, shown
 
 
 def asks_exit(reply: dict[str, Any]) -> bool:
@@ -648,25 +790,54 @@ def is_leaving(reply: dict[str, Any]) -> bool:
 
 def is_early_end(reply: dict[str, Any]) -> bool:
     """Whether the notebook ended itself: `exit()`, or `SystemExit` with nothing to complain of."""
-    if asks_exit(reply):
-        return True
-    return bool(reply.get("ename") == "SystemExit" and str(reply.get("evalue")) in CLEAN_EXITS)
+    return asks_exit(reply) or _is_clean_exit(reply)
 
 
-def _failure_of(execution: Execution, index: int, reply: dict[str, Any]) -> CellFailure | None:
-    """Why a cell ends the run, or None if it does not. The reply decides, not the outputs."""
-    cell = execution.notebook.cells[index]
-    allowed = execution.allow_errors or RAISES_TAG in cell.metadata.get("tags", [])
-    if reply.get("status") == "ok" or (reply.get("status") == "error" and allowed):
+def _is_clean_exit(content: Mapping[str, Any]) -> bool:
+    """Whether an error, or a reply, is a `SystemExit` with nothing to complain of."""
+    return content.get("ename") == "SystemExit" and str(content.get("evalue")) in CLEAN_EXITS
+
+
+def failure_in(reply: dict[str, Any], shown: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What says how cells failed: their reply, or an error that they show; None if they did not fail.
+
+    `%run`, `%%time` and the like show the error of what they execute, and reply that all is well.
+    """
+    has_failed = reply.get("status") != "ok" and not is_early_end(reply)
+    if shown is None or _is_clean_exit(shown):
+        return reply if has_failed else None
+    # Some failures leave their name in the reply alone, some in the outputs alone; and ipykernel names the
+    # wrong one where showing a value failed.
+    return reply if has_failed and reply.get("ename") not in (None, "", "NoneType") else shown
+
+
+def _failure_of(
+    execution: Execution, index: int, reply: dict[str, Any], shown: dict[str, Any] | None
+) -> CellFailure | None:
+    """Why a cell ends the run, or None if it does not."""
+    said = failure_in(reply, shown)
+    if said is None or (reply.get("status") in ("ok", "error") and may_raise(execution, index)):
         return None
-    # Some failures leave their name in the reply alone, some in the outputs alone.
-    shown: dict[str, Any] = next((o for o in reversed(cell.outputs) if o.output_type == "error"), {})
-    # ipykernel names the wrong one where showing a value failed.
-    said = reply if reply.get("ename") not in (None, "", "NoneType") or not shown else shown
     execution.is_truncated |= _bound_error(said)
     return CellFailure(
         index=index, ename=said.get("ename"), evalue=said.get("evalue"), traceback=said.get("traceback") or []
     )
+
+
+def _brief(content: dict[str, Any]) -> str:
+    """Name an error in a line."""
+    said = ": ".join(str(content[part]) for part in ("ename", "evalue") if content.get(part))
+    return " ".join(said.split())[:200] or "an error"
+
+
+def _parsed(arrival: Any) -> dict[str, Any]:
+    """Read an error for which there was no room."""
+    try:
+        content = arrival.message()["content"]
+        _bound_error(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        content = {}
+    return content if content.get("ename") else {"ename": "Error", "evalue": "", "traceback": []}
 
 
 def _bound_error(content: dict[str, Any]) -> bool:

@@ -197,6 +197,7 @@ class Performer:
                 patience = 0.0 if request.id is None else LENT_PATIENCE
                 await self._opener.submit(execute.close(run.execution, patience))
                 run.warnings += run.execution.link.warnings
+                run.warnings += [_told(run, index, deed) for index, deed in run.execution.remarks]
         return True
 
     async def _unless_it_ends(self, run: live.Run, lending: Coroutine[Any, Any, T]) -> T | None:
@@ -411,6 +412,12 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
     except asyncio.CancelledError:
         return
+
+
+def _told(run: live.Run, index: int, deed: str) -> str:
+    """Say what a cell of the executed notebook did."""
+    cell, _ = run.stored_cell(index)
+    return f"{'The cell with the parameters' if cell is None else f'Cell {cell}'} {deed}"
 
 
 def _sentence(text: str) -> str:

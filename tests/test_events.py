@@ -217,7 +217,7 @@ async def test_cells(theatre: Theatre) -> None:
         "for i in range(3000): clear_output(wait=True); print(i)",
         "h = display(0, display_id=True)\nfor i in range(3000): h.update(i)",
         "for i in range(300): print(i); display(i); print(-i, file=sys.stderr)",
-        "import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print(1); display(2)\nout",
+        "from ipywidgets import *\nprint(0)\nwith Output(): print(1); clear_output(); display(2)\nprint(4)",
         "display({'text/html': '<b>', 'application/json': {'a': [1, None]}}, raw=True, metadata={'m': 1}); 7",
         "get_ipython().showtraceback(); %no_such_magic",
         "import warnings; warnings.warn('w'); raise ValueError('e')",
@@ -245,6 +245,9 @@ SNIPPETS = [
     "clear_output(wait=True)",
     "later(lambda: (time.sleep(0.0{n}), print('late', {n})))",
     "later(lambda: (time.sleep(0.0{n}), update_display('late', display_id='{d}')))",
+    "with out: print({n}); display({n}, display_id='{d}')",
+    "with out: clear_output(wait={n} > 5); print({n})",
+    "later(lambda: (time.sleep(0.0{n}), out.append_stdout('late')))",
     "time.sleep(0.0{n})",
     "os.system('echo {n}')",
 ]
@@ -261,7 +264,8 @@ async def test_notebooks_of_all_sorts(theatre: Theatre, seed: int) -> None:
         )
         for _ in range(30)
     ]
-    await theatre.play(GATES, *cells, *(["{0} / 0", "1"] if seed % 2 else []))
+    first = f"{GATES}\nimport ipywidgets; out = ipywidgets.Output()"
+    await theatre.play(first, *cells, *(["{0} / 0", "1"] if seed % 2 else []))
 
     assert theatre.execution.has_run_cells is not bool(seed % 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ import anyio
 import nbformat
 import psutil
 import pytest
+from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 
 from jupyter_nbexec import live
 from tests.machinery import MIB, Engine
@@ -90,6 +93,53 @@ async def test_failure_without_an_error_output(engine: Engine) -> None:
 
     assert ending(answer) == ("failed", "cell_error")
     assert answer["error"]["ename"] == "UsageError"
+
+
+async def test_error_that_is_shown(engine: Engine, tmp_path: Path) -> None:
+    """A cell that shows an error fails, though its reply says that all is well; not where it may raise."""
+    (tmp_path / "bad.py").write_text("1/0")
+    allowed = tagged("%run bad.py", "raises-exception")
+    answer = await engine.run(allowed, "%run bad.py", "print('after')")
+
+    assert ending(answer) == ("failed", "cell_error")
+    assert (answer["error"]["cell"], answer["error"]["ename"]) == (1, "ZeroDivisionError")
+    assert "bad.py" in "".join(answer["error"]["traceback"])
+    assert answer["progress"]["done"] == 2
+    assert answer["warnings"] == []
+    assert ending(await engine.run("%%capture\n1/0", "1")) == ("failed", "cell_error")
+
+
+async def test_error_that_is_not_left(engine: Engine) -> None:
+    """An error that is cleared, that a widget takes or that comes too late is no failure, but is told."""
+    answer = await engine.run(
+        "import threading, time, ipywidgets\nfrom IPython.display import clear_output\n"
+        "kernel = get_ipython().kernel\n"
+        "def send(parent):\n    time.sleep(0.2)\n"
+        "    content = {'ename': 'E', 'evalue': 'v', 'traceback': []}\n"
+        "    kernel.session.send(kernel.iopub_socket, 'error', content, parent=parent)",
+        "get_ipython().run_cell('1/0'); clear_output()",
+        "with ipywidgets.Output(): 1/0",
+        "threading.Thread(target=send, args=[kernel.get_parent()]).start()",
+        tagged("with ipywidgets.Output(): 1/0", "raises-exception"),
+        "time.sleep(0.5)",
+    )
+
+    assert ending(answer) == ("succeeded", None)
+    assert answer["warnings"] == [
+        "Cell 1 showed ZeroDivisionError: division by zero, and cleared that.",
+        "Cell 2 raised ZeroDivisionError: division by zero in an Output widget, and went on.",
+        "Cell 3 showed E: v when it had ended already.",
+    ]
+
+
+async def test_error_without_room(tmp_path: Path, kernel_source: Source) -> None:
+    """A failure is noticed even if there is no room for the output that shows it."""
+    async for engine in _engine(tmp_path, kernel_source, outputs=3):
+        answer = await engine.run("for i in range(9): display(i)", "get_ipython().run_cell('1/0')", "1")
+
+        assert ending(answer) == ("failed", "cell_error")
+        assert (answer["error"]["cell"], answer["error"]["ename"]) == (1, "ZeroDivisionError")
+        assert answer["truncated"] is True
 
 
 async def test_allowed_errors(engine: Engine) -> None:
@@ -286,15 +336,100 @@ async def test_no_print_is_lost(engine: Engine) -> None:
     assert answer["truncated"] or text(answer) == "".join(f"{i}\n" for i in range(20_000))
 
 
-async def test_output_widget(engine: Engine) -> None:
-    """A notebook that captures output in a widget ends, with what was captured in the cell."""
+#: What notebooks do with output widgets, a cell or some for each.
+CAPTURING = [
+    "from ipywidgets import Output, interact\nfrom IPython.display import clear_output\na = Output()",
+    "print('mine')\nwith a:\n    print('one'); display(2)\nprint('mine too')\na",
+    "with a:\n    clear_output(); print('three', end=''); print('four')\nprint('kept')",
+    "display(5)\nwith a:\n    clear_output(wait=True)",
+    "with a:\n    print('six')\nprint('seven')",
+    "b = Output(); display(b)\nwith a:\n    print('outer')\n    with b: print('inner')\n    print('outer')",
+    "print('5 rows')\n_ = interact(lambda x: print(x * 2), x=3)",
+    "_ = interact(lambda x: x * 2, x=4)",
+    "c = Output()\nc.append_stdout('text'); c.append_display_data({'text/plain': 'data'})\nc",
+    "@b.capture(clear_output=True)\ndef f(): print('captured')\nf(); f(); print('not captured')",
+    "with a:\n    raise ValueError('shown in the widget')",
+    "a.clear_output(); b.clear_output(wait=True); clear_output(); print('last')",
+    "d = Output()\nwith d: print(1)\nwith d: print(2)\nd.close()\nprint(3)",
+    "class Own(Output): pass\nwith Own(): print('in a subclass')",
+    "Output(outputs=({'output_type': 'stream', 'name': 'stdout', 'text': 'from the start'},))",
+]
+
+
+class _SilentWidget(OutputWidget):
+    """nbclient's, which does not tell the kernel: it may hang if it does."""
+
+    def send(self, *_: Any, **__: Any) -> None:
+        """Send nothing."""
+
+
+async def test_output_widgets_as_nbclient(engine: Engine) -> None:
+    """What output widgets capture is in their state, and all else where it was, as nbclient has it."""
+    cells = [nbformat.v4.new_code_cell(code) for code in CAPTURING]
+    reference = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60)
+    reference.widget_registry = {"@jupyter-widgets/output": {"OutputModel": _SilentWidget}}
+    run = await engine.submit(*CAPTURING)
+    assert ending(await engine.answer(run.id)) == ("succeeded", None)
+    ours = (await engine.manager.view(run.id)).notebook
+    assert ours is not None
+    theirs = await reference.async_execute()
+
+    assert [_plain(cell["outputs"]) for cell in ours["cells"]] == [_plain(c.outputs) for c in theirs.cells]
+    assert _captured(ours) == _captured(theirs)
+    assert len(_captured(ours)) == 8
+    nbformat.validate(ours)
+
+
+def _plain(outputs: Any) -> list[Any]:
+    """Outputs without what is another in each run, streams joined."""
+    found: list[Any] = []
+    for output in outputs:
+        plain = re.sub(r"[0-9a-f]{32}", "id", str({**output, "traceback": None, "execution_count": None}))
+        if "text" in output and found and found[-1][0] == output["name"]:
+            found[-1][1] += output["text"]
+        else:
+            found.append([output["name"], output["text"]] if "text" in output else [None, plain])
+    return found
+
+
+def _captured(notebook: Any) -> list[Any]:
+    """What the output widgets of an executed notebook have, in the order in which they were made."""
+    states = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
+    return [_plain(each["state"]["outputs"]) for each in states if each["model_name"] == "OutputModel"]
+
+
+async def test_output_widget_in_the_kernel(engine: Engine) -> None:
+    """The kernel hears what a widget has captured, threads may add to it, and updates find it there."""
     answer = await engine.run(
-        "import ipywidgets\nout = ipywidgets.Output()\nwith out:\n    print('inside')\nout", "1"
+        "import threading, time, ipywidgets\nout = ipywidgets.Output()\n"
+        "with out:\n    print('a'); h = display(1, display_id=True)",
+        "h.update(2)",
+        "first = [dict(o) for o in out.outputs]\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), out.append_stdout('late'))).start()",
+        "time.sleep(0.5)",
+        "[first[0]['text'], first[1]['data']['text/plain'], out.outputs[2]['text']]",
     )
 
     assert ending(answer) == ("succeeded", None)
-    assert text(answer) == "inside\n"
+    assert answer["result"] == ["a\n", "2", "late"]
+    assert [output["cell"] for output in answer["outputs"]] == [4]
     assert answer["truncated"] is False
+
+
+async def test_output_widgets_are_bounded(tmp_path: Path, kernel_source: Source) -> None:
+    """What a widget captures counts as outputs do, and no more once it has been cleared."""
+    code = "with out:\n    for i in range(300): print('x' * 1000); clear_output(wait={wait})"
+    first = "from ipywidgets import Output\nfrom IPython.display import clear_output\nout = Output()"
+    flood = "with out:\n    for i in range(300): print('x' * 1000, flush=True)"
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=100_000):
+        for last, is_truncated in ((code.format(wait=True), False), (flood, True)):
+            run = await engine.submit(first, last, "1")
+            answer = await engine.answer(run.id)
+            notebook = (await engine.manager.view(run.id)).notebook
+
+            assert ending(answer) == ("succeeded", None)
+            assert answer["truncated"] is is_truncated
+            assert len(str(_captured(notebook))) < 110_000
 
 
 async def test_hostile_value(engine: Engine) -> None:

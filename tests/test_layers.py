@@ -18,6 +18,7 @@ LEVELS = {
     "inject": 1,
     "outputs": 1,
     "in_kernel": 1,
+    "output_widgets": 1,
     "result": 1,
     "steward": 1,
     "negotiation": 1,

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 #: Message types whose number and size depend on what the notebook prints and shows.
 OUTPUT_TYPES = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
+#: Message types that change what a notebook shows even after the end of their request.
+LATE_TYPES = OUTPUT_TYPES | {"clear_output", "comm_open", "comm_msg", "comm_close"}
 #: Bytes of a stream message's content beside its text.
 FRAME = len('{"name": "stdout", "text": ""}')
 #: ipykernel and others number their messages: `<session>_<process id>_<number>`.
@@ -74,6 +76,8 @@ class Link:
         self.is_full = False
         #: Whether any output was dropped or lost.
         self.has_lost_output = False
+        #: The last error of the present request for which there was no room.
+        self.lost_error: Arrival | None = None
         #: What the user should know of the connection, beside that.
         self.warnings: list[str] = []
         #: User expressions that ride on the next execute request.
@@ -102,6 +106,7 @@ class Link:
         """Expect the reply to this request, and its outputs."""
         self.request = request
         self.reply = None
+        self.lost_error = None
         self.has_begun = False
         self.heard = time.monotonic()
 
@@ -187,7 +192,7 @@ class Inbox:
         """Keep as late what came together with the end of the request."""
         for message in self._ready:
             name = self._link.finished.get(message["parent_header"].get("msg_id"))
-            if name is not None and message["msg_type"] in OUTPUT_TYPES:
+            if name is not None and message["msg_type"] in LATE_TYPES:
                 self._link.late.append((name, message))
         self._ready.clear()
         self._waiting = 0
@@ -212,9 +217,11 @@ class Inbox:
             return True
         if kind in OUTPUT_TYPES and not self._has_room(arrival.size):
             link.has_lost_output = True
+            if is_ours and kind == "error":
+                link.lost_error = arrival
             return False
         if not is_ours:
-            if kind in OUTPUT_TYPES:
+            if kind in LATE_TYPES:
                 link.late.append((link.finished[parent], _whole(arrival)))
             return True
         link.heard = time.monotonic()

@@ -36,7 +36,7 @@ class Heard:
     stdout: list[str] = field(default_factory=list)
     #: What was shown, in order, as outputs of nbformat.
     shown: list[dict[str, Any]] = field(default_factory=list)
-    #: The content of the last `error` message.
+    #: The content of the last `error` message that was not cleared.
     error: dict[str, Any] | None = None
     reply: dict[str, Any] = field(default_factory=dict)
     #: Whether all of it is here.
@@ -60,10 +60,9 @@ class Heard:
     @property
     def failure(self) -> tuple[str, str] | None:
         """Name and text of what the cell raised; None if it ended well."""
-        if self.reply.get("status") == "ok" or self.is_early_end:
+        said = execute.failure_in(self.reply, self.error)
+        if said is None:
             return None
-        # Some failures leave their name in the reply alone, some in the outputs alone.
-        said = self.reply if self.reply.get("ename") not in (None, "", "NoneType") else self.error or {}
         return str(said.get("ename") or "Error"), str(said.get("evalue") or "")
 
     def take(self, message: dict[str, Any], max_bytes: int) -> bool:
@@ -73,14 +72,16 @@ class Heard:
             return False
         kind, content = message["msg_type"], message["content"]
         if kind == "stream":
+            self._clear_if_due()
             if content["name"] == "stdout":
                 self.stdout += message["texts"]
         elif kind == "error":
+            self._clear_if_due()
             self.error = content
         elif kind == "clear_output":
-            self._is_to_clear = bool(content.get("wait"))
-            if not self._is_to_clear:
-                self.shown.clear()
+            self._is_to_clear = True
+            if not content.get("wait"):
+                self._clear_if_due()
         elif kind in connection.OUTPUT_TYPES and isinstance(content.get("data"), dict):
             self._show(kind, content)
         return True
@@ -94,13 +95,17 @@ class Heard:
             if display in self._displays:
                 self._displays[display]["data"] = content["data"]
             return
-        if self._is_to_clear:
-            self._is_to_clear = False
-            self.shown.clear()
+        self._clear_if_due()
         output = {"output_type": kind, "data": content["data"], "metadata": content.get("metadata") or {}}
         self.shown.append(output)
         if display is not None:
             self._displays[display] = output
+
+    def _clear_if_due(self) -> None:
+        if self._is_to_clear:
+            self._is_to_clear = False
+            self.shown.clear()
+            self.error = None
 
 
 class Line:

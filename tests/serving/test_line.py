@@ -74,18 +74,39 @@ def test_limit() -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ({}, None),
+        ({}, ("Shown", "why")),
         ({"status": "error", "ename": "E", "evalue": "v"}, ("E", "v")),
         ({"status": "error"}, ("Shown", "why")),
         ({"status": "error", "ename": "NoneType", "evalue": ""}, ("Shown", "why")),
         ({"status": "aborted"}, ("Shown", "why")),
-        ({"status": "error", "ename": "SystemExit", "evalue": "0"}, None),
         ({"status": "error", "ename": "SystemExit", "evalue": "3"}, ("SystemExit", "3")),
-        ({"status": "error", "payload": [{"source": "ask_exit"}]}, None),
+        ({"status": "error", "payload": [{"source": "ask_exit"}]}, ("Shown", "why")),
     ],
 )
 def test_failure(reply: dict[str, Any], expected: tuple[str, str] | None) -> None:
-    """The reply says whether a cell failed, and the outputs why, where the reply does not."""
+    """A cell that shows an error has failed, whatever the reply says; that says why, where it does."""
     found = heard(message("error", ename="Shown", evalue="why", traceback=[]), **reply)
 
     assert found.failure == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ({}, None),
+        ({"status": "error", "ename": "E", "evalue": "v"}, ("E", "v")),
+        ({"status": "aborted"}, ("Error", "")),
+        ({"status": "error", "ename": "SystemExit", "evalue": "0"}, None),
+        ({"status": "error", "payload": [{"source": "ask_exit"}]}, None),
+    ],
+)
+def test_failure_that_is_not_shown(reply: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    """Without an error that is shown the reply decides: a clean exit, shown or not, is no failure."""
+    shown = message("error", ename="Shown", evalue="why", traceback=[])
+    clean = message("error", ename="SystemExit", evalue="0", traceback=[])
+    text = message("stream", name="stdout", text="x")
+
+    assert heard(**reply).failure == expected
+    assert heard(clean, **reply).failure == expected
+    assert heard(shown, message("clear_output", wait=False), **reply).failure == expected
+    assert heard(shown, message("clear_output", wait=True), text, **reply).failure == expected
