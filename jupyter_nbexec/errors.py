@@ -194,7 +194,7 @@ class Unprocessable(NbexecError):
 
 
 class InvalidNotebook(Unprocessable):
-    """This is not a valid notebook of format 3 or 4."""
+    """This is not a valid notebook of nbformat 1 to 4."""
 
     code = "invalid_notebook"
 

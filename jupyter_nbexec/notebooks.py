@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import posixpath
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,14 @@ CLOCK_STEP, SLOW_CLOCK_STEP = 0.05, 2.0
 #: Cells a notebook may have.
 MAX_CELLS = 10_000
 CELL_TYPES = frozenset({"code", "markdown", "raw"})
+#: Ids of cells that the format allows.
+CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+#: Characters of a stored id, allowed or not, up to which clients are told it.
+MAX_ID = 64
+#: Where cells of nbformat 1 have their source, by type.
+SOURCES_1 = {"code": "code", "text": "text"}
+#: Levels that a heading may have.
+MAX_LEVEL = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +46,7 @@ class Notebook:
 
     path: str | None  #: normalised contents path; None if it came with the request
     content: NotebookNode
-    #: The id that each cell has in the stored notebook; None where the stored format has none.
+    #: The id that each cell has in the stored notebook; None where it has none that can be told.
     cell_ids: list[str | None]
     last_modified: str | None = None  #: ISO 8601, UTC
     size: int = background.UNKNOWN_SIZE  #: in characters, as JSON
@@ -73,7 +82,10 @@ class Notebook:
         value = self._execution.get("timeout")
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             return None
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
 
     @property
     def default_allow_errors(self) -> bool:
@@ -220,6 +232,7 @@ def check(
         content = nbformat.from_dict(fields)
         _complete(content, stored_ids, warnings)
         _complete_kernel(content.metadata)
+        _check_timeout(content.metadata, warnings)
         nbformat.validate(content, relax_add_props=True)
     except NotebookValidationError as error:
         raise errors.InvalidNotebook(f"The notebook is not valid: {_summary(error)}") from error
@@ -236,27 +249,62 @@ def check(
 
 
 def _current(fields: Any, warnings: list[str]) -> dict[str, Any]:
-    """Check the frame of a notebook and upgrade format 3."""
+    """Check the frame of a notebook and upgrade formats before 4."""
     if not isinstance(fields, dict):
         raise errors.InvalidNotebook("The notebook is not a JSON object.")
     major, minor = fields.get("nbformat"), fields.get("nbformat_minor", 0)
     if type(major) is not int or type(minor) is not int:
         raise errors.InvalidNotebook("The notebook does not say which nbformat it has.")
-    if major not in (3, 4):
-        raise errors.InvalidNotebook(f"The notebook has nbformat {major}; 3 and 4 can be run.")
+    if not 1 <= major <= 4:
+        raise errors.InvalidNotebook("The notebook's nbformat is none of 1 to 4, which can be run.")
     if not isinstance(fields.get("metadata", {}), dict):
         raise errors.InvalidNotebook("The notebook's metadata is not an object.")
-    if major == 3:
-        warnings.append("The notebook has nbformat 3; it was upgraded for this run.")
-        try:
-            return dict(nbformat.convert(nbformat.from_dict(fields), 4))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise errors.InvalidNotebook("The notebook cannot be upgraded from nbformat 3.") from error
+    if major < 4:
+        warnings.append(f"The notebook has nbformat {major}; it was upgraded for this run.")
+        return _upgraded(fields, major)
     if minor > nbformat.current_nbformat_minor:
-        warnings.append(f"The notebook has nbformat 4.{minor}; it was read as 4.5.")
+        warnings.append("The notebook has a later nbformat than 4.5; it was read as 4.5.")
     if not isinstance(fields.get("cells"), list):
         raise errors.InvalidNotebook("The notebook has no list of cells.")
     return fields
+
+
+def _upgraded(fields: dict[str, Any], major: int) -> dict[str, Any]:
+    """Upgrade a notebook of an older format, without the outputs of an earlier run. Raises InvalidNotebook.
+
+    nbformat's own upgrade fails where it meets what it does not expect, raises what it likes then, and logs
+    what it has seen.
+    """
+    sheets = fields.get("worksheets") if major > 1 else [fields]
+    if not isinstance(sheets, list):
+        raise errors.InvalidNotebook("The notebook has no list of worksheets.")
+    cells: list[dict[str, Any]] = []
+    for sheet in sheets:
+        listed = sheet.get("cells") if isinstance(sheet, dict) else None
+        if not isinstance(listed, list):
+            raise errors.InvalidNotebook("A worksheet of the notebook has no list of cells.")
+        cells += [_upgraded_cell(cell, len(cells) + index, major) for index, cell in enumerate(listed)]
+    own = ("name", "signature", "orig_nbformat", "orig_nbformat_minor")
+    metadata = {key: value for key, value in fields.get("metadata", {}).items() if key not in own}
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
+
+
+def _upgraded_cell(cell: Any, index: int, major: int) -> dict[str, Any]:
+    kind = cell.get("cell_type") if isinstance(cell, dict) else None
+    if not isinstance(kind, str):
+        raise errors.InvalidNotebook(f"Cell {index} of the notebook is of no known type.")
+    source = cell.get(SOURCES_1.get(kind, "") if major == 1 else "input" if kind == "code" else "source", "")
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = ("\n" if major == 2 else "").join(source)
+    if not isinstance(source, str):
+        raise errors.InvalidNotebook(f"The source of cell {index} of the notebook is no text.")
+    if kind == "heading":
+        level = cell.get("level", 1)
+        if type(level) is not int:
+            raise errors.InvalidNotebook(f"The heading in cell {index} of the notebook has no level.")
+        source = f"{min(max(level, 1), MAX_LEVEL) * '#'} {' '.join(source.splitlines())}"
+    kind = "markdown" if kind in ("heading", "html", "text") else kind
+    return {"cell_type": kind, "metadata": cell.get("metadata", {}), "source": source}
 
 
 def _check_cells(cells: list[Any]) -> list[str | None]:
@@ -265,7 +313,8 @@ def _check_cells(cells: list[Any]) -> list[str | None]:
         raise errors.InvalidNotebook(f"The notebook has {len(cells)} cells; {MAX_CELLS} can be run.")
     ids: list[str | None] = []
     for index, cell in enumerate(cells):
-        if not isinstance(cell, dict) or cell.get("cell_type") not in CELL_TYPES:
+        kind = cell.get("cell_type") if isinstance(cell, dict) else None
+        if not isinstance(kind, str) or kind not in CELL_TYPES:
             raise errors.InvalidNotebook(f"Cell {index} of the notebook is of no known type.")
         source = cell.get("source", "")
         if isinstance(source, list) and all(isinstance(line, str) for line in source):
@@ -279,9 +328,13 @@ def _check_cells(cells: list[Any]) -> list[str | None]:
         tags = cell.get("metadata", {}).get("tags", [])
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise errors.InvalidNotebook(f"The tags of cell {index} of the notebook are not a list of texts.")
-        identifier = cell.get("id")
-        ids.append(identifier if isinstance(identifier, str) else None)
+        ids.append(cell.get("id") if _can_be_told(cell.get("id")) else None)
     return ids
+
+
+def _can_be_told(identifier: Any) -> bool:
+    """Whether a cell's id is good enough for clients to find the cell by it, though not for the format."""
+    return isinstance(identifier, str) and len(identifier) <= MAX_ID and identifier.isprintable()
 
 
 def _complete(content: NotebookNode, ids: list[str | None], warnings: list[str]) -> None:
@@ -289,21 +342,34 @@ def _complete(content: NotebookNode, ids: list[str | None], warnings: list[str])
 
     The outputs of an earlier run are cleared here rather than checked: they play no part.
     """
-    if len({i for i in ids if i is not None}) < sum(i is not None for i in ids):
-        warnings.append("The notebook has cells with the same id.")
     content.setdefault("metadata", _node())
     content.nbformat, content.nbformat_minor = 4, 5
     used = {i for i in ids if i is not None}
     seen: set[str] = set()
-    for index, (cell, identifier) in enumerate(zip(content.cells, ids, strict=True)):
+    has_same = False
+    wrong: list[int] = []
+    for index, cell in enumerate(content.cells):
         cell.setdefault("metadata", _node())
         cell.setdefault("source", "")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        if identifier is None or identifier in seen:
+        identifier = cell.get("id")
+        if not isinstance(identifier, str) or not CELL_ID.fullmatch(identifier):
+            wrong += [index] if "id" in cell else []
+            identifier = None
+        elif identifier in seen:
+            has_same, identifier = True, None
+        if identifier is None:
             cell.id = _free_id(index, used)
             used.add(cell.id)
         seen.add(cell.id)
+    if has_same:
+        warnings.append("The notebook has cells with the same id; all but the first have others in this run.")
+    if wrong:
+        which = f"Cell {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else "")
+        warnings.append(
+            f"{which} of the notebook: nbformat does not allow such ids; in this run they differ."
+        )
 
 
 def _complete_kernel(metadata: NotebookNode) -> None:
@@ -313,6 +379,14 @@ def _complete_kernel(metadata: NotebookNode) -> None:
             del metadata[key]
     if isinstance(metadata.get("kernelspec"), dict):
         metadata.kernelspec.setdefault("display_name", metadata.kernelspec.name)
+
+
+def _check_timeout(metadata: NotebookNode, warnings: list[str]) -> None:
+    section = metadata.get("execution")
+    value = section.get("timeout") if isinstance(section, dict) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if value is not None and not is_number:
+        warnings.append("The notebook's metadata.execution.timeout is no number above 0, and was ignored.")
 
 
 def _node() -> NotebookNode:

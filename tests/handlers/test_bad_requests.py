@@ -138,12 +138,12 @@ FILES: dict[str, bytes] = {
     + b"]" * 50_000
     + b"}}",
     "v2.ipynb": json.dumps({**_V3, "nbformat": 2}).encode(),
-    "v1.ipynb": json.dumps({"nbformat": 1, "cells": []}).encode(),
     "many.ipynb": _encoded(cells=[_cell("", id=f"c{i}") for i in range(10_001)]),
     "v3.ipynb": json.dumps(_V3).encode(),
     "v4.0.ipynb": _encoded(nbformat_minor=0, cells=[_NO_ID]),
     "v4.99.ipynb": _encoded(nbformat_minor=99),
     "no-ids.ipynb": _encoded(cells=[_NO_ID]),
+    "odd-ids.ipynb": _encoded(cells=[_cell("print(x)", id="a b"), _cell("x = 1", id=5)][::-1]),
     "same-ids.ipynb": _encoded(cells=[_cell("x = 1"), _cell("print(x)")]),
 }
 
@@ -261,8 +261,6 @@ REFUSED = [
     notebook_row("B84-surrogate", "surrogate.ipynb"),
     notebook_row("B85", "metadata.ipynb"),
     notebook_row("B86", "deep.ipynb"),
-    notebook_row("B88", "v2.ipynb"),
-    notebook_row("B88-1", "v1.ipynb"),
     notebook_row("B89", "many.ipynb"),
     notebook_row("B90", "dangling.ipynb", 404, "notebook_not_found"),
     notebook_row("B91", "loop.ipynb", 404, "notebook_not_found"),
@@ -397,10 +395,12 @@ async def test_deep_value(server: Server) -> None:
         Row("B60", 200, body='{"timeout": 59.5}'),
         Row("B109", 200, headers={"Prefer": "wait=abc, no-such-preference"}),
         notebook_row("B87-v3", "v3.ipynb", 200),
+        notebook_row("B88", "v2.ipynb", 200),
         notebook_row("B87-v4.0", "v4.0.ipynb", 200),
         notebook_row("B87-v4.99", "v4.99.ipynb", 200),
         notebook_row("B87-no-ids", "no-ids.ipynb", 200),
         notebook_row("B87-same-ids", "same-ids.ipynb", 200),
+        notebook_row("B87-odd-ids", "odd-ids.ipynb", 200),
     ],
     ids=lambda row: row.id,
 )
@@ -410,7 +410,10 @@ async def test_accepted(server: Server, row: Row) -> None:
     answer = await server.fetch(row.method, row.path, row.body, headers=row.headers)
     assert answer.status == 200, answer
     assert answer.json["outputs"][0]["text"] == "1\n"
-    assert bool(answer.json["warnings"]) is (row.id in ("B87-v3", "B87-v4.99", "B87-same-ids"))
+    warned = ("B87-v3", "B88", "B87-v4.99", "B87-same-ids", "B87-odd-ids")
+    assert bool(answer.json["warnings"]) is (row.id in warned)
+    if row.id == "B87-odd-ids":
+        assert (answer.json["outputs"][0]["cell"], answer.json["outputs"][0]["cell_id"]) == (1, "a b")
 
 
 async def test_no_content_type(server: Server) -> None:
