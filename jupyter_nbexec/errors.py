@@ -32,6 +32,7 @@
     ├── OutOfResources                out_of_resources          503
     ├── QueueFull                     queue_full                429
     ├── Stopping                      stopping                  503
+    ├── NotebookUnavailable           notebook_unavailable      503
     └── StorageUnavailable            storage_unavailable       503
 
 A cell that fails in a run is not in this tree: it is the run's result (`models.RunError`).
@@ -327,6 +328,13 @@ class Stopping(NbexecError):
     """The server is stopping and takes no more runs."""
 
     code = "stopping"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class NotebookUnavailable(NbexecError):
+    """The notebook is there, but cannot be read now."""
+
+    code = "notebook_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
+import os
 import posixpath
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,10 @@ CLOCK_STEP, SLOW_CLOCK_STEP = 0.05, 2.0
 #: Cells a notebook may have.
 MAX_CELLS = 10_000
 CELL_TYPES = frozenset({"code", "markdown", "raw"})
+#: What the system says of a file that is not there. Loops of links lead nowhere; no file has a long name.
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+#: What it says of one that may not be read.
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 #: Ids of cells that the format allows.
 CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: Characters of a stored id, allowed or not, up to which clients are told it.
@@ -149,22 +156,30 @@ class Look:
 
 
 async def is_same(contents_manager: Any, path: str, other: str) -> bool:
-    """Whether two contents paths name the same notebook, by links too where they are files."""
+    """Whether two contents paths name the same notebook, by links too where they are files.
+
+    Raises NotebookUnavailable, and 403, where that cannot be told.
+    """
     if normalise(path) == normalise(other):
         return True
     if not isinstance(contents_manager, FileContentsManager):
         return False
     root = contents_manager.root_dir
-    return await asyncio.to_thread(
-        _is_same_file, to_os_path(ApiPath(path), root), to_os_path(ApiPath(other), root)
-    )
+    try:
+        return await asyncio.to_thread(
+            _is_same_file, to_os_path(ApiPath(path), root), to_os_path(ApiPath(other), root)
+        )
+    except OSError as error:
+        raise _unreadable(error, path) from error
 
 
 def _is_same_file(path: str, other: str) -> bool:
     try:
         return Path(path).samefile(other)
-    except OSError:
-        return False  # one of them is not there
+    except OSError as error:
+        if error.errno in ABSENT:
+            return False
+        raise
 
 
 def normalise(path: str) -> str:
@@ -178,7 +193,8 @@ def normalise(path: str) -> str:
 async def read(contents_manager: Any, path: str) -> Notebook:
     """Read a notebook through the contents manager.
 
-    Raises NotebookNotFound, NotANotebook, InvalidNotebook. Their texts hold no paths of the server.
+    Raises NotebookNotFound, NotANotebook, InvalidNotebook, NotebookUnavailable, and 403 as Jupyter does.
+    Their texts hold no paths of the server.
     """
     # As for `/api/contents`: `//x` is no other way to write `x`, and `x/` is something below `x`.
     if "" in path.split("/"):
@@ -415,8 +431,8 @@ async def _kind(contents_manager: Any, path: str) -> str:
         model = await ensure_async(contents_manager.get(path, content=False))
     except web.HTTPError as error:
         raise _translated(error, path) from error
-    except OSError as error:  # a loop of symbolic links, say
-        raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
+    except OSError as error:
+        raise _unreadable(error, path) from error
     return str(model["type"])
 
 
@@ -429,8 +445,18 @@ async def _get(contents_manager: Any, path: str, **options: Any) -> dict[str, An
             raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
         raise _translated(error, path) from error
     except OSError as error:
-        raise errors.NotebookNotFound(f"There is no notebook at {path!r}.") from error
+        raise _unreadable(error, path) from error
     return model
+
+
+def _unreadable(error: OSError, path: str) -> Exception:
+    """Say what the system means: its own text may hold paths of the server."""
+    if error.errno in ABSENT:
+        return errors.NotebookNotFound(f"There is no notebook at {path!r}.")
+    if error.errno in FORBIDDEN:
+        return web.HTTPError(403, "%s", f"{path!r} may not be read.")
+    reason = "" if error.errno is None else f": {os.strerror(error.errno)}"
+    return errors.NotebookUnavailable(f"{path!r} cannot be read now{reason}.")
 
 
 def _translated(error: web.HTTPError, path: str) -> Exception:
@@ -439,6 +465,8 @@ def _translated(error: web.HTTPError, path: str) -> Exception:
         return errors.NotebookNotFound(f"There is no notebook at {path!r}.")
     if error.status_code == 400:
         return errors.InvalidNotebook(f"{path!r} cannot be read as a notebook.")
+    if isinstance(error.__cause__, OSError) and error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unreadable(error.__cause__, path)
     if error.status_code == 403:
         return web.HTTPError(403, "%s", f"{path!r} may not be read.")
     return error

@@ -235,7 +235,7 @@ def _describe(operation: str) -> _Object:
         "operationId": operation,
         "tags": [_NOTEBOOKS],
         "summary": "Describe the notebook: its parameters, their JSON Schema, its kernel",
-        "responses": {"200": found, **_refusals("403", "404", "405", "422", "500")},
+        "responses": {"200": found, **_refusals("403", "404", "405", "422", "500", "503")},
     }
 
 
@@ -247,7 +247,7 @@ def _get_document() -> _Object:
         "tags": [_SERVICE],
         "summary": "This document",
         "parameters": [path],
-        "responses": {"200": found, **_refusals("403", "404", "405", "422", "500")},
+        "responses": {"200": found, **_refusals("403", "404", "405", "422", "500", "503")},
     }
 
 

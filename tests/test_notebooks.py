@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import json
 import math
+import os
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +15,7 @@ import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tornado import web
 
 from jupyter_nbexec import documents, errors, inject, languages, notebooks, outputs, parameters
 from jupyter_nbexec.endpoints import annotated
@@ -50,6 +53,53 @@ def test_age() -> None:
     assert notebooks.Look(modified=now, size=1).is_younger(60)
     assert not notebooks.Look(modified=now - timedelta(seconds=61), size=1).is_younger(60)
     assert notebooks.Look(modified=None, size=None).is_younger(0)
+
+
+# What cannot be read
+
+
+class Broken:
+    """A contents manager on a disk that fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def get(self, *_: Any, **__: Any) -> Any:
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        *((number, 404) for number in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)),
+        *((number, 403) for number in (errno.EACCES, errno.EPERM)),
+        *(
+            (number, 503)
+            for number in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, None)
+        ),
+    ],
+)
+async def test_unreadable(number: int | None, status: int) -> None:
+    """Only what is not there is not found; what may not or cannot be read is told as that, without a path."""
+    secret = "/srv/secret/a.ipynb"
+    error = OSError(f"about {secret}") if number is None else OSError(number, "what it says", secret)
+    for each in (error, caused(web.HTTPError(500, f"about {secret}"), error)):
+        with pytest.raises((errors.NbexecError, web.HTTPError)) as refused:
+            await notebooks.read(Broken(each), "a.ipynb")
+
+        told: Any = refused.value
+        assert getattr(told, "status", getattr(told, "status_code", None)) == status
+        assert secret not in str(told)
+        if status == 503 and number is not None:
+            assert os.strerror(number) in str(told)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """An error with its cause."""
+    error.__cause__ = cause
+    return error
 
 
 # Old formats

@@ -281,6 +281,9 @@ class Services:
                 return service, service.version
             try:
                 version = await self._read_settled(path)
+            except errors.NotebookUnavailable:
+                # Nobody knows whether it has changed: what its kernels hold is not lost for that.
+                raise
             except Exception:
                 if is_call or service.crew is None:
                     self._forget(path, service)

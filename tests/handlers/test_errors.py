@@ -6,6 +6,7 @@ import asyncio
 import errno
 import inspect
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from jupyter_server.auth import Authorizer
+from jupyter_server.services.contents import fileio
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 
@@ -199,6 +201,21 @@ async def test_idempotency_mismatch(server: Server) -> None:
     headers = {"Idempotency-Key": "k"}
     assert (await server.run("a.ipynb", headers=headers)).status == 200
     assert_error(await server.run("a.ipynb", headers=headers, timeout=5), 422, "idempotency_mismatch")
+
+
+@provokes("notebook_unavailable")
+async def test_notebook_unavailable(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 `notebook_unavailable` where the server lacks what it needs to read it, which the message names."""
+    file = server.write("a.ipynb", "1")
+
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(file))
+
+    monkeypatch.setattr(fileio, "open", refuse, raising=False)
+    for answer in (await server.run("a.ipynb"), await server.describe("a.ipynb")):
+        assert "Too many open files" in assert_error(answer, 503, "notebook_unavailable")["message"]
+        assert str(server.root) not in answer.body.decode()
+    assert server.started == []
 
 
 @provokes("storage_unavailable")

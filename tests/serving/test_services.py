@@ -137,6 +137,28 @@ def unreadable() -> None:
     raise errors.NotebookNotFound
 
 
+async def test_notebook_that_cannot_be_read_for_a_while() -> None:
+    """While nobody can tell whether a notebook has changed, its kernels stay, with what they hold."""
+    played = Played()
+    found = await played.services._current("a.ipynb")
+    crew = played.services._crew(*found)
+    crew.start(1)
+
+    def fail() -> None:
+        raise errors.NotebookUnavailable
+
+    played.read, works = fail, played.read
+    played.modified += timedelta(seconds=1)
+    with pytest.raises(errors.NotebookUnavailable):
+        await played.services.version("a.ipynb")
+    played.read = works
+    again = await played.services._current("a.ipynb")
+
+    assert played.services._crew(*again) is crew
+    with anyio.fail_after(DEADLINE):
+        await played.services.stop()
+
+
 async def test_call_that_comes_as_it_stops() -> None:
     """A call that was on its way when the server began to stop begins nothing that nobody would end."""
     played = Played()
