@@ -44,6 +44,8 @@ SKIP_TAG = "skip-execution"
 RAISES_TAG = "raises-exception"
 #: What `SystemExit` says where the notebook ended itself early, and well.
 CLEAN_EXITS = frozenset({"", "0", "None"})
+#: What is said where a notebook may have ended itself for want of something.
+UNKNOWN_STATUS = "whether it did so for a good reason is not known"
 #: Seconds that a kernel may take to answer what no cell asks.
 ASIDE_TIMEOUT = 2.0
 #: Seconds of silence after which a dead kernel has no more to say, and seconds it may take at most.
@@ -149,6 +151,8 @@ class Execution:
     first: int = 0
     #: What the user should know of cells, beside their outputs: their indices, and what each did.
     remarks: list[tuple[int, str]] = field(default_factory=list)
+    #: Index of the cell whose outputs the result is taken from, since the kernel gives no value.
+    result_cell: int | None = None
     result: Any = None
     result_size: int = 0
     result_type: str | None = None
@@ -703,6 +707,8 @@ async def close(execution: Execution, patience: float) -> None:
         if runner is not None:
             runner.finish_cell()
             runner.set_widgets_metadata()
+        # Some kernels show a value when they have said that its cell has ended.
+        _take_shown_result(execution)
         execution.is_truncated |= execution.link.has_lost_output
 
 
@@ -736,6 +742,9 @@ async def _run_cells(
         if execution.failure is not None:
             return last, reply
         if is_early_end(reply):
+            left = sum(map(is_executed, execution.notebook.cells[index + 1 :]))
+            if left and not _has_exit_status(reply, opened.language):
+                execution.remark(index, f"ended the notebook, with {left} more to execute; {UNKNOWN_STATUS}.")
             execution.has_run_cells = True
             return None, reply
     execution.has_run_cells = True
@@ -783,6 +792,18 @@ def asks_exit(reply: dict[str, Any]) -> bool:
     return any(payload.get("source") == "ask_exit" for payload in reply.get("payload") or [])
 
 
+def _has_exit_status(reply: dict[str, Any], language: str | None) -> bool:
+    """Whether it is known that a notebook which ended itself has done so well.
+
+    Python's `exit()` has no status; what else is in its parentheses says that the kernel is to stay. R's
+    `quit(status=3)` tells nobody of it.
+    """
+    payloads = [payload for payload in reply.get("payload") or [] if payload.get("source") == "ask_exit"]
+    return all(
+        language == "python" and payload.get("keepkernel") in (None, False, True) for payload in payloads
+    )
+
+
 def is_leaving(reply: dict[str, Any]) -> bool:
     """Whether the kernel ends because the cell asked it to."""
     return asks_exit(reply) and not any(payload.get("keepkernel") for payload in reply.get("payload") or [])
@@ -827,7 +848,7 @@ def _failure_of(
 def _brief(content: dict[str, Any]) -> str:
     """Name an error in a line."""
     said = ": ".join(str(content[part]) for part in ("ename", "evalue") if content.get(part))
-    return " ".join(said.split())[:200] or "an error"
+    return " ".join(outputs.without_escapes(said).split())[:200] or "an error"
 
 
 def _parsed(arrival: Any) -> dict[str, Any]:
@@ -878,8 +899,16 @@ async def _take_result(opened: Opened, execution: Execution, index: int, reply: 
         execution.result, execution.result_type = captured.value, "application/json"
         execution.result_size = captured.size
     elif not captured.truncated:
-        execution.result, execution.result_type = outputs.cell_result(cell.outputs)
+        execution.result_cell = index
+        _take_shown_result(execution)
     _hear_farewell(execution, reply)
+
+
+def _take_shown_result(execution: Execution) -> None:
+    """Take what the last cell shows for the result, if there is nothing better."""
+    if execution.result_cell is not None and execution.result_type is None:
+        shown = execution.notebook.cells[execution.result_cell].outputs
+        execution.result, execution.result_type = outputs.cell_result(shown)
 
 
 async def _ask(

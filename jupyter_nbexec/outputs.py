@@ -24,6 +24,8 @@ Origin: TypeAlias = "tuple[int, str | None] | None"
 
 _MIME_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SCRAP = re.compile(r"application/scrapbook\.scrap\.[^/]+\+json")
+#: Escape sequences for terminals (ECMA-48): colours, links, and all else.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _TEXT_TYPES: Final = frozenset(
     {
@@ -113,7 +115,10 @@ def _is_scrap(scrap: models.JsonValue) -> bool:
 
 
 def cell_result(outputs: Sequence[_Object]) -> tuple[models.JsonValue, str | None]:
-    """Return the result that a cell's own outputs give, and its type; both None where it shows nothing."""
+    """Return the result that a cell's own outputs give, and its type; both None where it shows nothing.
+
+    A text is without the escape sequences that give it colours on a terminal.
+    """
     for mime in ("application/json", "text/plain"):
         for kind in ("execute_result", "display_data"):
             shown = [output for output in outputs if output.get("output_type") == kind]
@@ -121,8 +126,13 @@ def cell_result(outputs: Sequence[_Object]) -> tuple[models.JsonValue, str | Non
                 if mime == "application/json" and mime in data:
                     return data[mime], mime
                 if mime in data:
-                    return _text(data[mime]), mime
+                    return without_escapes(_text(data[mime])), mime
     return None, None
+
+
+def without_escapes(text: str) -> str:
+    """Leave out escape sequences for terminals."""
+    return _ESCAPES.sub("", text) if "\x1b" in text else text
 
 
 # MIME types

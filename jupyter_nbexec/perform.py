@@ -370,6 +370,7 @@ class Performer:
     def _cell_error(self, run: live.Run, failure: execute.CellFailure) -> models.RunError:
         cell, cell_id = run.stored_cell(failure.index)
         said = ": ".join(part.strip() for part in (failure.ename, failure.evalue) if part and part.strip())
+        said = outputs.without_escapes(said)
         return models.RunError(
             code=models.ErrorCode.CELL_ERROR,
             message=said.strip().splitlines()[0][:500]

@@ -18,7 +18,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.output_widget import OutputWidget
 
-from jupyter_nbexec import live
+from jupyter_nbexec import execute, live
 from tests.machinery import MIB, Engine
 from tests.sources import Source
 
@@ -173,6 +173,24 @@ async def test_early_end(engine: Engine, code: str) -> None:
     assert ending(answer) == ("succeeded", None)
     assert text(answer) == "1\n"
     assert answer["result"] is None
+    assert answer["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("language", "payload", "expected"),
+    [
+        ("python", [], True),
+        ("python", [{"source": "page"}, {"source": "ask_exit", "keepkernel": False}], True),
+        ("python", [{"source": "ask_exit", "keepkernel": True}], True),
+        ("python", [{"source": "ask_exit", "keepkernel": 3}], False),  # exit(3)
+        ("R", [{"source": "ask_exit", "keepkernel": False}], False),
+    ],
+)
+def test_exit_status(language: str, payload: list[Any], *, expected: bool) -> None:
+    """Of `exit()` and `quit()` in Python it is known that the notebook has ended itself well."""
+    reply = {"status": "ok", "payload": payload}
+
+    assert execute._has_exit_status(reply, language) is expected
 
 
 async def test_exit_code(engine: Engine) -> None:

@@ -160,6 +160,19 @@ class TestCellResult:
         assert outputs.cell_result(parts) == ("b", "text/plain")
         assert outputs.cell_result([parts[0], parts[2]]) == ("c", "text/plain")
 
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("{ a: \x1b[33m1\x1b[39m }", "{ a: 1 }"),
+            ("\x1b[38;5;28mdef\x1b[0m\x1b[K f", "def f"),
+            ("\x1b]8;;http://a\x1b\\link\x1b]8;;\x07 \x1b(Bx\x1b7y\x1b", "link xy\x1b"),
+            ("\x1b]no end" + "\x1b[" * 3, "no end"),
+        ],
+    )
+    def test_escapes(self, text: str, expected: str) -> None:
+        """Colours for a terminal are no part of the result."""
+        assert outputs.cell_result([self.result(text)]) == (expected, "text/plain")
+
     def test_json(self) -> None:
         """An output of JSON counts before any text."""
         parts = [shown({"application/json": {"a": 1}}), self.result("b")]

@@ -498,6 +498,34 @@ async def test_round_trips(server: Server, jp_kernel_dir: Path) -> None:
 # The executed notebook
 
 
+@pytest.mark.parametrize(
+    ("kernel", "cells", "result", "warning"),
+    [
+        (
+            "ir",
+            ["x <- 1", "quit(status = 3)", "2"],
+            None,
+            "Cell 1 ended the notebook, with 1 more to execute",
+        ),
+        ("deno", ["1", "({a: 1, b: 'x'})"], '{ a: 1, b: "x" }', ""),
+    ],
+)
+async def test_other_languages(
+    server: Server, kernel: str, cells: list[str], result: str | None, warning: str
+) -> None:
+    """A text is told without its colours; a notebook that may have ended itself badly is told of."""
+    folder = Path(sys.prefix) / "share" / "jupyter" / "kernels"
+    if not (folder / kernel).exists():
+        pytest.skip(f"kernel {kernel} is not installed")
+    server.app.kernel_spec_manager.kernel_dirs = [str(folder)]
+    server.write("a.ipynb", *cells, kernelspec={"name": kernel, "display_name": kernel})
+    answer = await server.run("a.ipynb")
+    assert answer.json["status"] == "succeeded", answer
+    assert answer.json["result"] == result
+    assert "".join(answer.json["warnings"]).startswith(warning)
+    assert bool(answer.json["warnings"]) is bool(warning)
+
+
 async def test_save_as(server: Server) -> None:
     """`save_as` saves the executed notebook, in folders made for it, under a name with id and name in it."""
     file = server.write("in/my sales.ipynb", server.cell("x = 1", "parameters"), "print(x)")
