@@ -20,7 +20,7 @@ from bleach.css_sanitizer import CSSSanitizer
 from nbconvert.exporters import HTMLExporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _Object: TypeAlias = "Mapping[str, Any]"
 
@@ -61,6 +61,9 @@ _ENDS: Final = {
 
 _IMAGES: Final = ("image/png", "image/jpeg")
 _TEXTS: Final = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
+_WIDGET_VIEW: Final = "application/vnd.jupyter.widget-view+json"
+_WIDGET_STATE: Final = "application/vnd.jupyter.widget-state+json"
+_WIDGET: Final = "IPY_MODEL_"
 _LINK = re.compile(r"https?://|mailto:|#", re.IGNORECASE)
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 _WORD = re.compile(r"[\w+#.-]{1,64}")
@@ -133,7 +136,8 @@ def _without_unreadable(markup: str) -> str:
 
 
 def _reduce(notebook: _Object) -> nbformat.NotebookNode:
-    cells = [_reduce_cell(cell, i) for i, cell in enumerate(notebook.get("cells", []))]
+    widgets = _Widgets(notebook)
+    cells = [_reduce_cell(cell, i, widgets) for i, cell in enumerate(notebook.get("cells", []))]
     metadata = _reduce_metadata(_object(notebook.get("metadata")))
     reduced = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}
     return nbformat.from_dict(reduced)  # type: ignore[no-any-return]
@@ -148,7 +152,40 @@ def _reduce_metadata(metadata: _Object) -> dict[str, Any]:
     return {**reduced, "language_info": known} if "name" in known else reduced
 
 
-def _reduce_cell(cell: _Object, index: int) -> dict[str, Any]:
+class _Widgets:
+    """The saved state of widgets, of which a page shows what they have captured."""
+
+    def __init__(self, notebook: _Object) -> None:
+        saved = _object(_object(_object(notebook.get("metadata")).get("widgets")).get(_WIDGET_STATE))
+        self._models = _object(saved.get("state"))
+        self._seen: set[str] = set()
+
+    def shown(self, outputs: Iterable[_Object]) -> Iterator[_Object]:
+        """Give outputs, for the view of a widget what it and those in it have captured, the first time."""
+        pending = list(outputs)[::-1]
+        while pending:
+            output = pending.pop()
+            model = _object(_object(output.get("data")).get(_WIDGET_VIEW)).get("model_id")
+            captured = list(self._captured(model))
+            if captured:
+                pending += captured[::-1]
+            else:
+                yield output
+
+    def _captured(self, model: object) -> Iterator[_Object]:
+        pending = [model]
+        while pending:
+            name = pending.pop()
+            if not isinstance(name, str) or name in self._seen:
+                continue
+            self._seen.add(name)
+            state = _object(_object(self._models.get(name)).get("state"))
+            yield from (output for output in _list(state.get("outputs")) if isinstance(output, dict))
+            children = [child for child in _list(state.get("children")) if isinstance(child, str)]
+            pending += [child.removeprefix(_WIDGET) for child in reversed(children)]
+
+
+def _reduce_cell(cell: _Object, index: int, widgets: _Widgets) -> dict[str, Any]:
     kind = cell.get("cell_type")
     reduced: dict[str, Any] = {
         "cell_type": kind if kind in ("code", "markdown") else "raw",
@@ -159,7 +196,7 @@ def _reduce_cell(cell: _Object, index: int) -> dict[str, Any]:
     if kind == "code":
         count = cell.get("execution_count")
         reduced["execution_count"] = count if isinstance(count, int) else None
-        outputs = (_reduce_output(output) for output in cell.get("outputs", []))
+        outputs = (_reduce_output(output) for output in widgets.shown(cell.get("outputs", [])))
         reduced["outputs"] = [output for output in outputs if output.get("data") != {}]
     else:
         bundles = _object(cell.get("attachments")).items()
@@ -173,7 +210,7 @@ def _reduce_output(output: _Object) -> dict[str, Any]:
         name = "stderr" if output.get("name") == "stderr" else "stdout"
         return {"output_type": kind, "name": name, "text": _text(output.get("text", ""))}
     if kind == "error":
-        traceback = [_text(line) for line in output.get("traceback") or []]
+        traceback = [_text(line) for line in _list(output.get("traceback"))]
         names = {name: _text(output.get(name) or "") for name in ("ename", "evalue")}
         return {
             "output_type": kind,
@@ -204,6 +241,10 @@ def _reduce_image_metadata(metadata: _Object) -> dict[str, Any]:
 
 def _object(value: object) -> _Object:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _text(value: object) -> str:

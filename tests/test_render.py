@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,39 @@ TYPES = [
     "application/pdf",
     "application/vnd.jupyter.widget-view+json",
 ]
+
+
+class TestWidgets:
+    """Of widgets a page shows what they have captured."""
+
+    @staticmethod
+    def page(*views: str, **models: Any) -> str:
+        """The text of a page with views of widgets."""
+        view, saved = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
+        cells = [code(shown({view: {"model_id": name}, "text/plain": f"view of {name}"})) for name in views]
+        states = {name: {"state": state} for name, state in models.items()}
+        return page(*cells, widgets={saved: {"state": states}}).text
+
+    def test_captured(self) -> None:
+        """What output widgets have captured is where the first view of them, or of what holds them, is."""
+        view = {"application/vnd.jupyter.widget-view+json": {"model_id": "d"}, "text/plain": "view of d"}
+        captured = {name: {"outputs": [{"output_type": "stream", "text": f"in {name}"}]} for name in "acd"}
+        captured["a"]["outputs"].append(shown(view))
+        box = {"children": ["IPY_MODEL_a", "IPY_MODEL_slider", "IPY_MODEL_c", "IPY_MODEL_box"]}
+        text = self.page("box", "empty", "a", "slider", box=box, empty={"outputs": []}, **captured)
+
+        found = re.findall(r"in \w+|view of \w+", text)
+        assert found == ["in a", "in d", "in c", "view of empty", "view of a", "view of slider"]
+
+    @pytest.mark.parametrize("state", [None, {"outputs": 5}, {"outputs": [5]}, {"children": [5, "x"]}])
+    def test_state_that_is_none(self, state: Any) -> None:
+        """What is no state of a widget changes nothing."""
+        assert "view of a" in self.page("a", a=state)
+
+    def test_outputs_that_are_none(self) -> None:
+        """Outputs of a widget that are malformed do not fail the page."""
+        odd = [{"output_type": "error", "traceback": 5}, {"output_type": "stream"}, {"data": 5}, {}]
+        assert self.page("a", a={"outputs": odd})
 
 
 class TestHarmless:
