@@ -43,7 +43,6 @@ def without_outputs(notebook: dict[str, Any]) -> dict[str, Any]:
 def brief(record: models.RunRecord, *, service: str) -> dict[str, Any]:
     """Write a run without its outputs. `service` is the URL path of `/api/nbexec` on this server."""
     succeeded = record.status is models.RunStatus.SUCCEEDED
-    itself = f"{service}/runs/{record.id}"
     document: dict[str, Any] = {
         "id": record.id,
         "path": record.path,
@@ -63,9 +62,19 @@ def brief(record: models.RunRecord, *, service: str) -> dict[str, Any]:
         "saved_as": record.saved_as,
         "warnings": list(record.warnings),
         "webhook": None if record.delivery is None else record.delivery.to_json(),
-        "links": {"self": itself, "events": f"{itself}/events", "notebook": f"{itself}/notebook"},
+        "links": _links(record.id, service),
     }
     return document
+
+
+def addressed(document: dict[str, Any], *, service: str) -> dict[str, Any]:
+    """Copy what was written of a run, perhaps by another server, with links that lead to this one."""
+    return {**document, "links": _links(document["id"], service)} if "links" in document else document
+
+
+def _links(run_id: str, service: str) -> dict[str, str]:
+    itself = f"{service}/runs/{run_id}"
+    return {"self": itself, "events": f"{itself}/events", "notebook": f"{itself}/notebook"}
 
 
 def complete(

@@ -806,7 +806,11 @@ class RunManager:
             first = documents.brief(live.as_queued(record), service=self.service)
             events = [broadcast.Event(id=1, type="status", data=first)]
         else:
-            events = broadcast.load(await asyncio.to_thread(json.loads, saved))
+            dumped = await asyncio.to_thread(json.loads, saved)
+            events = [
+                dataclasses.replace(each, data=documents.addressed(each.data, service=self.service))
+                for each in broadcast.load(dumped)
+            ]
         if record.status.is_final:
             view = await self.view(record.id)
             end = await asyncio.to_thread(

@@ -402,6 +402,11 @@ async def test_followers_agree(play: Play) -> None:
     assert [kind for _, kind, _ in seen] == ["status", "status", "status", "end"]
     assert [data["status"] for _, _, data in seen] == ["queued", "running", "running", "succeeded"]
     assert await follow(play().manager, after=3) == seen[3:]
+    elsewhere = play().manager
+    elsewhere.service = "/user/bob/api/nbexec"
+    links = [data["links"]["self"] for _, _, data in await follow(elsewhere) if "links" in data]
+    assert links
+    assert set(links) == {f"/user/bob/api/nbexec/runs/{run_id}"}
 
 
 async def test_followers_of_a_cancelled_run(play: Play) -> None:
