@@ -64,6 +64,7 @@ NEIGHBOURS = {
     ("endpoints", "languages"),
     ("endpoints", "negotiation"),
     ("endpoints", "outputs"),
+    ("endpoints", "requests"),
     ("openapi", "endpoints"),
     ("kernels", "background"),
     ("execute", "background"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import Any, Final, TypeAlias
 
-from jupyter_nbexec import errors, languages
+from jupyter_nbexec import errors, languages, requests
 
 NAME: Final = "REQUEST"
 """The variable that a notebook reads."""
@@ -64,23 +62,23 @@ class Incoming:
 
 
 def write(incoming: Incoming, parameters: Mapping[str, str]) -> str:
-    """Write REQUEST: a JSON text in ASCII. Raises UnsupportedMediaType for a charset that is not known."""
+    """Write REQUEST: a JSON text in ASCII. Raises UnsupportedMediaType for a charset other than UTF-8."""
     headers = _headers(incoming.headers)
     content_type = headers.get("Content-Type", "")
-    media_type, charset = media(content_type if isinstance(content_type, str) else content_type[-1])
+    media_type = media(content_type if isinstance(content_type, str) else content_type[-1])
     document: dict[str, Any] = {
         "body": "",
-        "args": _texts(incoming.query, "utf-8", without=CREDENTIAL_ARGUMENTS),
+        "args": _texts(incoming.query, without=CREDENTIAL_ARGUMENTS),
         "path": dict(parameters),
         "headers": headers,
     }
     if incoming.form is not None:
         form = incoming.form
-        document["body"] = _texts(form.fields, charset, has_text_names=form.has_text_names)
+        document["body"] = _texts(form.fields, has_text_names=form.has_text_names)
         if incoming.form.files:
             document["files"] = _files(incoming.form.files)
     else:
-        document.update(_body(incoming.body, media_type, charset))
+        document.update(_body(incoming.body, media_type))
     return json.dumps(document)
 
 
@@ -94,20 +92,10 @@ def assign(text: str, language: languages.Language | None) -> str:
         raise errors.Unprocessable(f"The request cannot be written in {language.name}: {error}.") from error
 
 
-@functools.lru_cache(maxsize=256)
-def media(content_type: str) -> tuple[str, str]:
-    """Read a Content-Type: the type in lower case, and the charset, by default UTF-8.
-
-    Raises UnsupportedMediaType for a charset that is not known.
-    """
-    message = Message()
-    message["Content-Type"] = content_type
-    charset = message.get_content_charset("utf-8")
-    try:
-        b"x".decode(charset, "replace")
-    except (LookupError, ValueError) as error:
-        raise errors.UnsupportedMediaType("The body has a charset that is not known here.") from error
-    return (message.get_content_type() if content_type else ""), charset
+def media(content_type: str) -> str:
+    """Read the type of a Content-Type, in lower case. Raises UnsupportedMediaType unless texts are UTF-8."""
+    requests.check_charset(content_type)
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
@@ -121,7 +109,6 @@ def _headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
 
 def _texts(
     values: Values,
-    charset: str,
     *,
     without: frozenset[str] = frozenset(),
     has_text_names: bool = False,
@@ -129,14 +116,14 @@ def _texts(
     texts: dict[str, list[str]] = {}
     for name, given in values.items():
         if name not in without:
-            text = name if has_text_names else _name(name, charset)
-            texts[text] = [value.decode(charset, "replace") for value in given]
+            text = name if has_text_names else _name(name)
+            texts[text] = [value.decode("utf-8", "replace") for value in given]
     return texts
 
 
-def _name(name: str, charset: str) -> str:
+def _name(name: str) -> str:
     try:
-        return name.encode("latin-1").decode(charset, "replace")
+        return name.encode("latin-1").decode("utf-8", "replace")
     except UnicodeEncodeError:
         return name
 
@@ -155,11 +142,11 @@ def _files(files: Mapping[str, Sequence[File]]) -> dict[str, list[dict[str, str]
     }
 
 
-def _body(body: bytes, media_type: str, charset: str) -> dict[str, Any]:
+def _body(body: bytes, media_type: str) -> dict[str, Any]:
     """Read a body that is no form: JSON as its value, text as text, anything else as base64."""
     try:
-        text = body.decode(charset)
-    except UnicodeError:  # some charsets raise no finer one
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
         return {"body": base64.b64encode(body).decode("ascii"), "body_encoding": "base64"}
     if media_type == "application/json":
         try:

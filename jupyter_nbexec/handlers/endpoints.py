@@ -13,7 +13,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.utils import url_path_join
 from tornado import httputil, web
 
-from jupyter_nbexec import background, errors, negotiation, render
+from jupyter_nbexec import background, errors, negotiation, render, requests
 from jupyter_nbexec.endpoints import annotated, request, response
 from jupyter_nbexec.handlers import base
 from jupyter_nbexec.serving import crew, services
@@ -155,9 +155,10 @@ class EndpointHandler(base.BodyHandler):
         )
 
     def check_media_type(self) -> None:
-        """Refuse a body that is packed; all types are the endpoint's to judge."""
+        """Refuse a body that is packed, or text in another charset; all types are the endpoint's to judge."""
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise errors.UnsupportedMediaType("The body must have no content encoding.")
+        requests.check_charset(self.request.headers.get("Content-Type", ""))
 
     @web.authenticated
     async def get(self, path: str | None = None, endpoint: str | None = None) -> None:  # noqa: ARG002
@@ -264,7 +265,7 @@ class EndpointHandler(base.BodyHandler):
         body = self.raw_body()
         content_type = self.request.headers.get("Content-Type", "")
         form = None
-        if request.media(content_type)[0] in request.FORM:
+        if request.media(content_type) in request.FORM:
             form = await background.offload(len(body), _form, content_type, body)
         return request.Incoming(
             headers=list(self.request.headers.get_all()),
@@ -341,7 +342,7 @@ def _form(content_type: str, body: bytes) -> request.Form:
     return request.Form(
         fields=arguments,
         # tornado reads those of a multipart form as UTF-8.
-        has_text_names=request.media(content_type)[0] == "multipart/form-data",
+        has_text_names=request.media(content_type) == "multipart/form-data",
         files={
             name: [
                 request.File(name=each["filename"], content_type=each["content_type"], content=each["body"])
