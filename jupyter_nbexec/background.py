@@ -1,9 +1,15 @@
-"""One thread with an event loop of its own, for work that would hold up the server's."""
+"""Threads of our own, for work that would hold up the server's event loop: a few that work, one with a loop.
+
+asyncio's default threads are everybody's: what waits there for us keeps Jupyter itself waiting, and Python
+waits for them before a process ends. Ours are few, and end with the process, whatever they are doing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -25,11 +31,65 @@ ROUNDS = 3
 FAREWELL = 5.0
 
 
+#: Threads that work, at most. More would only contend for the interpreter, with the server's loop too.
+WORKERS = 4
+
+
+class Pool:
+    """Some threads, started as they are needed. They do not keep the process from its end."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._started = 0
+        self._starting = threading.Lock()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a function called in one of them. What is cancelled before its turn is not called."""
+        future: Future[T] = Future()
+        context = contextvars.copy_context()
+        self._waiting.put((future, lambda: context.run(function, *args, **kwargs)))
+        with self._starting:
+            if not self._idle.acquire(blocking=False) and self._started < self._size:
+                name = f"{self._name}-{self._started}"
+                self._started += 1
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            _call(*self._waiting.get())
+            self._idle.release()
+
+
+def _call(future: Future[T], function: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except BaseException as error:  # whatever it is, it is for who waits
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+_pool = Pool("jupyter_nbexec-work", WORKERS)
+
+
+async def run(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in one of our threads: what takes no more than linear time, and waits for nobody.
+
+    What waits has its place in a request or a run, whose numbers are bounded.
+    """
+    return await asyncio.wrap_future(_pool.submit(function, *args, **kwargs))
+
+
 async def offload(size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread, unless what it works on has so few bytes that a thread would cost more."""
+    """Call a function like `run`, unless what it works on has so few bytes that a thread would cost more."""
     if size <= SMALL:
         return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
+    return await run(function, *args, **kwargs)
 
 
 class Turns(threading.local):

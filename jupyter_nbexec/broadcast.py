@@ -23,7 +23,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Any, Final
 
-from jupyter_nbexec import models, outputs
+from jupyter_nbexec import background, models, outputs
 
 #: Keeps a connection, and proxies on the way, awake: a comment that readers skip.
 KEEP_ALIVE: Final = b": keep-alive\n\n"
@@ -343,7 +343,7 @@ async def encode(event: Event) -> bytes:
         return encoded or encode_sse(event)
     task = _being_encoded.get(id(event))
     if task is None:
-        task = asyncio.create_task(asyncio.to_thread(encode_sse, event))
+        task = asyncio.create_task(background.run(encode_sse, event))
         _being_encoded[id(event)] = task
         task.add_done_callback(lambda _: _being_encoded.pop(id(event)))
     # One that gives up leaves the others what they wait for.

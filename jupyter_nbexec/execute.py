@@ -947,7 +947,7 @@ async def _capture(opened: Opened, execution: Execution, count: int) -> result.C
     if reply is None:
         execution.is_stuck = True
         return result.Captured()
-    return await asyncio.to_thread(result.decode, reply)
+    return await background.run(result.decode, reply)
 
 
 def _hear_farewell(execution: Execution, reply: dict[str, Any] | None) -> None:

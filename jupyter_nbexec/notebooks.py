@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import math
@@ -166,7 +165,7 @@ async def is_same(contents_manager: Any, path: str, other: str) -> bool:
         return False
     root = contents_manager.root_dir
     try:
-        return await asyncio.to_thread(
+        return await background.run(
             _is_same_file, to_os_path(ApiPath(path), root), to_os_path(ApiPath(other), root)
         )
     except OSError as error:
@@ -216,7 +215,7 @@ async def read(contents_manager: Any, path: str) -> Notebook:
     model = await _get(contents_manager, path, type="notebook")
     if model["type"] != "notebook" or not isinstance(model.get("content"), dict):
         raise errors.NotANotebook(f"{path!r} is not a notebook.")
-    return await asyncio.to_thread(check, model["content"], path=path, modified=_modified(model))
+    return await background.run(check, model["content"], path=path, modified=_modified(model))
 
 
 async def look(contents_manager: Any, path: str) -> Look | None:

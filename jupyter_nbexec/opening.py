@@ -32,7 +32,7 @@ class Opener:
 
     async def stop(self) -> bool:
         """End the thread, when nobody talks any more; whether it has ended."""
-        if not await asyncio.to_thread(self._background.stop):
+        if not await background.run(self._background.stop):
             return False  # its sockets are in use
         self.context.destroy(linger=0)
         return True

@@ -147,7 +147,7 @@ class Performer:
             began = time.monotonic()
             view = await self.view(run)
             if view.notebook is not None:
-                content = await asyncio.to_thread(documents.pack, view.notebook, view.origins)
+                content = await background.run(documents.pack, view.notebook, view.origins)
                 await save_progress(run, view.record, content)
             await asyncio.sleep((time.monotonic() - began) / SAVING_SHARE)
 
@@ -390,7 +390,7 @@ class Performer:
             return
         target = requests.expand_save_as(template, run_id=run.id, name=plan.notebook.name)
         try:
-            clean = await asyncio.to_thread(outputs.clean_json, run.execution.notebook)
+            clean = await background.run(outputs.clean_json, run.execution.notebook)
             await self._save(target, nbformat.from_dict(clean))
             run.saved_as = target
         except Exception as error:  # a contents manager may raise anything, and the run is what counts

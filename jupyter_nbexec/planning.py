@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import posixpath
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +97,7 @@ class Planner:
 
     async def restore(self, record: models.RunRecord, content: bytes) -> Plan:
         """Make the plan of a run again from what the store holds of it. Raises NoSuchKernel."""
-        stored, origins = await asyncio.to_thread(documents.unpack, content)
+        stored, origins = await background.run(documents.unpack, content)
         notebook = notebooks.Notebook(
             path=record.path,
             content=stored or nbformat.v4.new_notebook(),
@@ -130,7 +129,7 @@ class Planner:
             spec = None
         kernel_language = (spec and spec.language) or notebook.language
         language = languages.find(name, kernel_language)
-        declared = await asyncio.to_thread(parameters.infer, notebook.content, language)
+        declared = await background.run(parameters.infer, notebook.content, language)
         return Description(
             notebook=notebook,
             kernel_name=name,

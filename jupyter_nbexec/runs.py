@@ -230,7 +230,7 @@ class RunManager:
             except errors.StorageUnavailable:
                 self._log.error("what was left is closed when a server is started again")
         await self._performer.stop()
-        await asyncio.to_thread(self._store.close)
+        await background.run(self._store.close)
         self._threads.shutdown(wait=False)
 
     @property
@@ -568,7 +568,7 @@ class RunManager:
     async def _save_progress(self, run: live.Run, record: models.RunRecord, content: bytes) -> None:
         """Store what has been executed so far; that this fails is no reason to end the run."""
         try:
-            events = await asyncio.to_thread(outputs.dumps, run.events.dump())
+            events = await background.run(outputs.dumps, run.events.dump())
             await self._ask(self._store.save_progress, record, content, events)
         except errors.StorageUnavailable:
             self._log.error("run %s: its progress is not saved", run.id)
@@ -756,7 +756,7 @@ class RunManager:
         content = await self._ask(self._store.content, run_id)
         if content is None:
             return live.View(record=record)
-        notebook, origins = await asyncio.to_thread(documents.unpack, content)
+        notebook, origins = await background.run(documents.unpack, content)
         return live.View(record=record, notebook=notebook, origins=origins)
 
     async def wait(self, run_id: str, timeout: float | None = None) -> live.View:
@@ -806,14 +806,14 @@ class RunManager:
             first = documents.brief(live.as_queued(record), service=self.service)
             events = [broadcast.Event(id=1, type="status", data=first)]
         else:
-            dumped = await asyncio.to_thread(json.loads, saved)
+            dumped = await background.run(json.loads, saved)
             events = [
                 dataclasses.replace(each, data=documents.addressed(each.data, service=self.service))
                 for each in broadcast.load(dumped)
             ]
         if record.status.is_final:
             view = await self.view(record.id)
-            end = await asyncio.to_thread(
+            end = await background.run(
                 documents.complete, view.record, view.notebook, view.origins, service=self.service
             )
             last = events[-1].id if events else 0

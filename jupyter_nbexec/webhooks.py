@@ -38,7 +38,7 @@ from typing import Final, Protocol
 import httpx
 from cryptography.fernet import Fernet, InvalidToken
 
-from jupyter_nbexec import _version, errors, models, outputs
+from jupyter_nbexec import _version, background, errors, models, outputs
 
 #: Longest URL, in characters.
 MAX_URL = 2048
@@ -699,7 +699,7 @@ class Sender:
             "webhook-timestamp": str(timestamp),
         }
         if delivery.sealed_secret is not None:
-            secret = await asyncio.to_thread(self._vault.open, delivery.sealed_secret)
+            secret = await background.run(self._vault.open, delivery.sealed_secret)
             headers["webhook-signature"] = sign(secret, id=identity, timestamp=timestamp, body=body)
         return headers
 
@@ -719,7 +719,7 @@ class Sender:
         """A client, made when it is first needed."""
         async with self._clients_lock:
             if trust_env not in self._clients:
-                self._clients[trust_env] = await asyncio.to_thread(self._client_factory, trust_env)
+                self._clients[trust_env] = await background.run(self._client_factory, trust_env)
             return self._clients[trust_env]
 
     async def _land(self) -> None:

@@ -67,6 +67,8 @@ NEIGHBOURS = {
     ("endpoints", "requests"),
     ("openapi", "endpoints"),
     ("kernels", "background"),
+    ("broadcast", "background"),
+    ("webhooks", "background"),
     ("execute", "background"),
     ("notebooks", "background"),
     ("execute", "broadcast"),

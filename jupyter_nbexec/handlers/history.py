@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from http import HTTPStatus
@@ -11,7 +10,17 @@ import nbformat
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
-from jupyter_nbexec import documents, errors, live, models, negotiation, notebooks, outputs, render
+from jupyter_nbexec import (
+    background,
+    documents,
+    errors,
+    live,
+    models,
+    negotiation,
+    notebooks,
+    outputs,
+    render,
+)
 from jupyter_nbexec.handlers import answers, base
 
 #: Runs on a page of the list.
@@ -52,7 +61,7 @@ class RunsHandler(base.NbexecHandler):
             "cursor": write_cursor(page[-1].number) if len(found) > limit else None,
         }
         self.set_header("Cache-Control", "no-store")
-        self.finish(await asyncio.to_thread(outputs.dumps, document))
+        self.finish(await background.run(outputs.dumps, document))
 
     def _limit(self) -> int:
         text = self.query("limit")
@@ -139,7 +148,7 @@ class CancelHandler(base.BodyHandler):
         await self.parts.runs.get(run_id, self.user)
         await self.parts.runs.cancel(run_id)
         view = await self.parts.runs.view(run_id)
-        _, body, _ = await asyncio.to_thread(
+        _, body, _ = await background.run(
             answers.encode, view, negotiation.parse_accept(None), service=self.service
         )
         self.set_status(HTTPStatus.ACCEPTED)
@@ -190,7 +199,7 @@ class ExecutedNotebookHandler(answers.AnswerMixin):
             raise errors.NotAcceptable(message)
         await self.parts.runs.get(run_id, self.user)
         view = await self.parts.runs.view(run_id)
-        body = await asyncio.to_thread(_write, view, as_html=chosen == negotiation.HTML.media_type)
+        body = await background.run(_write, view, as_html=chosen == negotiation.HTML.media_type)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept")
         self.set_header("Content-Security-Policy", render.SANDBOX_POLICY)
