@@ -29,6 +29,7 @@ from jupyter_nbexec import (
     perform,
     planning,
     prepare,
+    rendering,
     runs,
     telemetry,
     webhooks,
@@ -343,14 +344,22 @@ class NbExec(ExtensionApp):
         )
         self._sending: asyncio.Task[None] | None = None
         self._readying: asyncio.Task[None] | None = None
+        renderer = rendering.Renderer()
         # The last one first.
-        stops = (self._settle, self._runs.stop, self._stop_sending, self._services.stop, self._stop_readying)
-        for stop in stops:
+        for stop in (
+            self._settle,
+            renderer.stop,
+            self._runs.stop,
+            self._stop_sending,
+            self._services.stop,
+            self._stop_readying,
+        ):
             self._exits.push_async_callback(stop)
         self.settings["jupyter_nbexec"] = base.Parts(
             planner=planner,
             runs=self._runs,
             services=self._services,
+            renderer=renderer,
             max_timeout=self.max_timeout,
             max_body_bytes=self.max_body_bytes,
             body_timeout=self.body_timeout,

@@ -17,10 +17,11 @@ import asyncio
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
+from itertools import islice
+from operator import attrgetter, length_hint
 from typing import Any, Final
 
 from jupyter_nbexec import background, models, outputs
@@ -39,6 +40,8 @@ GATHER, GATHER_LONG, MANY = 0.05, 1.0, 10_000
 MAX_GATHERED: Final = 1 << 20
 #: About what the smallest event takes, and each value in one.
 _EVENT_BYTES, _VALUE_BYTES = 400, 32
+#: Values of an event that are looked at to learn its size, and keys of each object in it.
+_MOST, _KEYS = 10_000, 20
 #: What Python's `str.splitlines`, though not the specification of events, takes for an end of line; control
 #: characters are escaped anyway.
 _LINE_ENDS: Final = [(end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029"]
@@ -54,20 +57,28 @@ class Event:
 
     @cached_property
     def size(self) -> int:
-        """About how many bytes it takes; long strings are not looked through."""
-        size = _EVENT_BYTES
-        pending: list[models.JsonValue] = [self.data]
-        while pending:
-            value = pending.pop()
+        """About how many bytes it takes; long strings are not looked through, nor more than `_MOST` values.
+
+        What is left of these is taken to be like what was seen.
+        """
+        size = seen = 0
+        pending: list[tuple[Iterator[models.JsonValue], int]] = [(iter((self.data,)), 1)]
+        while pending and seen < _MOST:
+            value = next(pending[-1][0], models.MISSING)
+            if value is models.MISSING:
+                pending.pop()
+                continue
+            seen += 1
             size += _VALUE_BYTES
             if isinstance(value, str):
                 size += len(value)
             elif isinstance(value, dict):
-                size += sum(map(len, value))
-                pending += value.values()
+                size += sum(map(len, islice(value, _KEYS)))
+                pending.append((iter(value.values()), len(value)))
             elif isinstance(value, (list, tuple)):
-                pending += value
-        return size
+                pending.append((iter(value), len(value)))
+        shares = (number / max(1, number - length_hint(values)) for values, number in pending)
+        return _EVENT_BYTES + int(size * max(shares, default=1))
 
 
 class EventLog:

@@ -30,7 +30,9 @@
     │   ├── KernelStartFailed         kernel_start_failed       502
     │   └── CallTimeout               timeout                   504
     ├── OutOfResources                out_of_resources          503
-    ├── QueueFull                     queue_full                429
+    ├── Later
+    │   ├── QueueFull                 queue_full                429
+    │   └── Overloaded                server_overloaded         503
     ├── Stopping                      stopping                  503
     ├── NotebookUnavailable           notebook_unavailable      503
     └── StorageUnavailable            storage_unavailable       503
@@ -42,8 +44,15 @@ The docstring of a class is its default message.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
+
+MAX_LISTED: Final = 50
+"""Problems that an answer lists, at most; it says how many more there are."""
+
+#: Characters of a message, and of each problem's field and message, at most: they may repeat what was sent.
+_MESSAGE, _FIELD, _PROBLEM = 4000, 256, 500
 
 
 class NbexecError(Exception):
@@ -53,7 +62,7 @@ class NbexecError(Exception):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
     def __init__(self, message: str | None = None, **details: Any) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = _clip(message or (type(self).__doc__ or "").strip(), _MESSAGE)
         #: Further members of the JSON answer, such as `errors` or `kernels`.
         self.details = details
         super().__init__(self.message)
@@ -62,6 +71,19 @@ class NbexecError(Exception):
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this error."""
         return {}
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _list(kind: str, problems: Sequence[tuple[str, str]]) -> tuple[str, list[dict[str, str]]]:
+    """Write problems as text and as JSON; only the first of many."""
+    shown = [(_clip(name, _FIELD), _clip(text, _PROBLEM)) for name, text in problems[:MAX_LISTED]]
+    listed = [{kind: name, "message": text} for name, text in shown]
+    left = len(problems) - len(shown)
+    more = f"{left} more; " if left else ""
+    return more + "; ".join(f"{name}: {text}" for name, text in shown), listed
 
 
 class BadRequest(NbexecError):
@@ -84,8 +106,7 @@ class InvalidRequest(BadRequest):
     """
 
     def __init__(self, *errors: tuple[str, str]) -> None:
-        text = "; ".join(f"{field}: {message}" for field, message in errors)
-        listed = [{"field": field, "message": message} for field, message in errors]
+        text, listed = _list("field", errors)
         super().__init__(f"The request is not valid: {text}", errors=listed)
 
 
@@ -98,8 +119,7 @@ class InvalidParameter(BadRequest):
     code = "invalid_parameter"
 
     def __init__(self, *errors: tuple[str, str]) -> None:
-        text = "; ".join(f"{name}: {message}" for name, message in errors)
-        listed = [{"parameter": name, "message": message} for name, message in errors]
+        text, listed = _list("parameter", errors)
         super().__init__(f"The parameters are not valid: {text}", errors=listed)
 
 
@@ -307,11 +327,10 @@ def shortage(error: BaseException | None) -> str | None:
     return None
 
 
-class QueueFull(NbexecError):
-    """Too many runs are waiting already; try again later."""
+class Later(NbexecError):
+    """The server cannot do this now; try again later."""
 
-    code = "queue_full"
-    status = HTTPStatus.TOO_MANY_REQUESTS
+    status = HTTPStatus.SERVICE_UNAVAILABLE
 
     def __init__(self, retry_after: int, message: str | None = None) -> None:
         #: Seconds after which a client may try again.
@@ -322,6 +341,19 @@ class QueueFull(NbexecError):
     def headers(self) -> dict[str, str]:
         """`Retry-After`, in whole seconds."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class QueueFull(Later):
+    """Too many runs are waiting already; try again later."""
+
+    code = "queue_full"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
+class Overloaded(Later):
+    """The server has too much of this to do already; try again later."""
+
+    code = "server_overloaded"
 
 
 class Stopping(NbexecError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from . import errors
@@ -54,6 +55,9 @@ NEVER_OUTPUTS: Final = frozenset({"message", "multipart"})
 """Top-level types that no output has."""
 
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+#: Characters of the longest header that is read. Those of browsers have a few hundred.
+MAX_HEADER: Final = 4096
+
 # A quote that is never closed takes the rest with it: trying each again would be quadratic.
 _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*(?:"|\Z))+', re.DOTALL)
 _TYPE = re.compile(rf"\s*({_TCHARS})/({_TCHARS})\s*")
@@ -145,12 +149,23 @@ class Accept:
 
     def _rank(self, media_type: str) -> tuple[float, int] | None:
         """Weight and, negated, position of the range that decides on this type; None if not accepted."""
-        lowered = media_type.lower()
-        matching = [(each, i) for i, each in enumerate(self.ranges) if each.matches(lowered)]
-        if not matching:
-            return None
-        decisive, position = max(matching, key=lambda pair: pair[0].specificity)
-        return (decisive.weight, -position) if decisive.weight > 0 else None
+        kind, _, subtype = media_type.lower().partition("/")
+        for named in ((kind, subtype), (kind, "*"), ("*", "*")):
+            if named in self._decisive:
+                decisive, position = self._decisive[named]
+                return (decisive.weight, -position) if decisive.weight > 0 else None
+        return None
+
+    @cached_property
+    def _decisive(self) -> dict[tuple[str, str], tuple[MediaRange, int]]:
+        """For each type and subtype that is named: the range that decides, and its position."""
+        found: dict[tuple[str, str], tuple[MediaRange, int]] = {}
+        for position, each in enumerate(self.ranges):
+            named = (each.type, each.subtype)
+            is_first = named not in found or found[named][0].specificity < each.specificity
+            if is_first and each.matches("/".join(named)):
+                found[named] = (each, position)
+        return found
 
     def _may_match_output(self, wanted: MediaRange) -> bool:
         """Whether an output of a type that is not reserved could be in this range."""
@@ -165,9 +180,10 @@ class Accept:
 def parse_accept(header: str | None) -> Accept:
     """Read an Accept header, several joined by commas; what is malformed in it is ignored.
 
-    No header, or nothing in it that can be read, means that anything will do.
+    No header, or nothing in it that can be read, means that anything will do; so does one that is longer than
+    `MAX_HEADER`, which handlers refuse.
     """
-    ranges = tuple(_parse_ranges(header or ""))
+    ranges = tuple(_parse_ranges(header)) if header and len(header) <= MAX_HEADER else ()
     return Accept(ranges or (MediaRange("*", "*", frozenset(), 1.0),))
 
 

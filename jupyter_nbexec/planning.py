@@ -136,7 +136,7 @@ class Planner:
             kernel_language=kernel_language,
             is_available=spec is not None,
             parameters=declared or [],
-            schema=parameters.schema(declared),
+            schema=await background.offload(notebook.size, parameters.schema, declared),
             endpoints=await background.offload(
                 notebook.size, annotated.of_notebook, notebook.content.cells, notebook.cell_ids, language
             ),

@@ -1,17 +1,31 @@
 """An executed notebook as one HTML page that can do nothing: no scripts, no requests, nothing read from disk.
 
 Three walls, each of which would do: the notebook is reduced to what the page shows, HTML in it goes through
-bleach, and `SANDBOX_POLICY` is on the answer. nbconvert's own switch, `sanitize_html`, is on as well, but its
-list of tags lacks headings and most of a table, and its template writes some metadata unescaped (7.17.2:
-an image's width). nbconvert takes a second or so: call `to_html` in a thread.
+bleach, and `rendering.SANDBOX_POLICY` is on the answer. nbconvert's own switch, `sanitize_html`, is on as
+well, but its list of tags lacks headings and most of a table, and its template writes some metadata unescaped
+(7.17.2: an image's width).
+
+    python -m jupyter_nbexec.render <pid of the server>
+
+makes pages of the notebooks that come by standard input, as long as the server lives: `rendering` is the
+other end. How long nbconvert and bleach take, a notebook decides, so they are not in the server.
 """
 
 from __future__ import annotations
 
+import ctypes
 import html
+import json
 import logging
+import math
+import os
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import resource
+import signal
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 import bleach
 import jinja2
@@ -19,16 +33,12 @@ import nbformat
 from bleach.css_sanitizer import CSSSanitizer
 from nbconvert.exporters import HTMLExporter
 
+from jupyter_nbexec import rendering
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _Object: TypeAlias = "Mapping[str, Any]"
-
-SANDBOX_POLICY: Final = (
-    "sandbox; default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
-)
-"""Content-Security-Policy of answers that are not JSON: their own origin, and nothing from elsewhere."""
 
 # The libraries of the template come from other hosts, and without scripts they are of no use.
 _TEMPLATE: Final = """
@@ -249,3 +259,56 @@ def _list(value: object) -> list[Any]:
 
 def _text(value: object) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# The process.
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main() -> None:
+    """Make pages until there are no more notebooks."""
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    _confine(int(sys.argv[1]))
+    while length := source.read(rendering.LENGTH):
+        _allow(rendering.MAX_WORK)
+        kind, content = _answer(source.read(int.from_bytes(length, "big")))
+        _send(sink, kind, content)
+
+
+def _confine(server: int) -> None:
+    """Leave time and memory to others, and end with the server."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != server:
+        sys.exit()
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_AS, (rendering.MAX_MEMORY, rendering.MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _allow(seconds: int) -> None:
+    """Have the operating system end this process when it has worked so long, whatever it does then."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, hard))
+
+
+def _answer(notebook: bytes) -> tuple[bytes, bytes]:
+    try:
+        page = to_html(json.loads(notebook)).encode("utf-8", "replace")
+    except MemoryError:
+        os._exit(1)  # what is left of it is of no use
+    except Exception:
+        return rendering.FAULT, traceback.format_exc(limit=-20).encode("utf-8", "replace")
+    return (rendering.PAGE, page) if len(page) <= rendering.MAX_PAGE else (rendering.TOO_LARGE, b"")
+
+
+def _send(sink: BinaryIO, kind: bytes, content: bytes) -> None:
+    sink.write(kind + len(content).to_bytes(rendering.LENGTH, "big"))
+    sink.write(content)
+    sink.flush()
+
+
+if __name__ == "__main__":
+    main()

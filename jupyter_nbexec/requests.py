@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -20,6 +21,28 @@ MAX_DIGITS: Final = 4300
 
 MAX_DEPTH: Final = 1000
 """Deepest nesting of arrays and objects in a body."""
+
+MAX_MEMBERS: Final = 100_000
+"""Members that an object in a body may have."""
+
+MAX_TEXT: Final = 4096
+"""Characters of a field that is a name, a path or an address."""
+
+MAX_VARIABLES: Final = 1000
+"""Environment variables that a request may give, and tags."""
+
+MAX_HEADER: Final = 4096
+"""Characters of a header that is read here, all lines of that name together."""
+
+READ_HEADERS: Final = (
+    "Accept",
+    "Content-Encoding",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Prefer",
+)
+"""Headers that are read here, and not only passed on."""
 
 LONGEST: Final = 1e9
 """Seconds (32 years) that a timeout may have where the server sets no maximum of its own."""
@@ -89,6 +112,9 @@ def _parse_constant(name: str) -> None:
 
 
 def _parse_object(pairs: list[tuple[str, models.JsonValue]]) -> _Object:
+    if len(pairs) > MAX_MEMBERS:
+        message = f"The body holds an object of {len(pairs)} members; {MAX_MEMBERS} are allowed."
+        raise errors.InvalidJson(message)
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -133,6 +159,13 @@ def _quote(name: str) -> str:
 
 
 # Headers
+
+
+def check_headers(get_list: Callable[[str], list[str]]) -> None:
+    """Refuse headers that are too long to be read in no time. `get_list` gives all lines of a name."""
+    long = [name for name in READ_HEADERS if sum(map(len, get_list(name))) > MAX_HEADER]
+    if long:
+        raise errors.InvalidRequest(*((name, f"is longer than {MAX_HEADER} characters") for name in long))
 
 
 def check_media_type(content_type: str | None, content_encoding: str | None) -> None:
@@ -207,6 +240,9 @@ class _Reader:
         value = self.fields.get(name, models.MISSING)
         if value is models.MISSING:
             return value
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            self.refuse(name, f"is longer than {MAX_TEXT} characters")
+            return models.MISSING
         if not isinstance(value, kind):
             self.refuse(name, f"must be {described}, not {_kind(value)}")
             return models.MISSING
@@ -276,12 +312,18 @@ class _Reader:
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             self.refuse("outputs.tags", "must be an array of strings")
             return models.OutputSelection()
+        if len(tags) > MAX_VARIABLES:
+            self.refuse("outputs.tags", f"are {len(tags)}, which is more than {MAX_VARIABLES}")
+            return models.OutputSelection()
         return models.OutputSelection(kind="tags", tags=frozenset(tags))
 
     def env(self) -> dict[str, str]:
         """The environment variables, of which messages repeat well-formed names only."""
         env = self.take("env", dict, "an object of strings")
         if env is models.MISSING:
+            return {}
+        if len(env) > MAX_VARIABLES:
+            self.refuse("env", f"holds {len(env)} variables, which is more than {MAX_VARIABLES}")
             return {}
         for name, value in env.items():
             if problem := _env_name_problem(name):
@@ -330,7 +372,7 @@ class _Reader:
         """Refuse what nobody asked for."""
         for name in self.fields:
             if name not in self.known:
-                printable = name if name.isprintable() and len(name) <= 60 else _quote(name)
+                printable = name if len(name) <= 60 and name.isprintable() else _quote(name)
                 self.refuse(printable, "is not a field of this request")
 
 

@@ -103,8 +103,9 @@ class TestPool:
         waiting = [pool.submit(called.put, number) for number in range(3)]
         assert waiting[1].cancel()
         opened.set()
-        for future in (*busy, waiting[0], waiting[2]):
-            future.result(DEADLINE)
+        assert all(future.result(DEADLINE) for future in busy)
+        for number in (0, 2):
+            waiting[number].result(DEADLINE)
 
         assert {called.get(timeout=DEADLINE), called.get(timeout=DEADLINE)} == {0, 2}
         assert called.empty()

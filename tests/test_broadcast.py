@@ -399,3 +399,12 @@ def test_size() -> None:
 
     assert 1000 < image.size - empty.size < 1500
     assert numbers.size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [([[1, 2] * 50] * 20_000, 2_000_000), ({f"key {i}": i for i in range(300_000)}, 300_000)],
+)
+def test_size_of_what_is_large(data: Any, values: int) -> None:
+    """The size of an event is told without looking at all of it, and is about right."""
+    assert 16 < broadcast.Event(1, "output", {"a": data}).size / values < 64

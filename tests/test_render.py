@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from jupyter_nbexec import render
+from jupyter_nbexec import render, rendering
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -295,8 +295,8 @@ class TestPolicy:
 
     def test_policy(self) -> None:
         """An origin of its own, no scripts, nothing from elsewhere."""
-        directives = dict(part.strip().partition(" ")[::2] for part in render.SANDBOX_POLICY.split(";"))
+        directives = dict(part.strip().partition(" ")[::2] for part in rendering.SANDBOX_POLICY.split(";"))
         assert directives["sandbox"] == ""
         assert directives["default-src"] == "'none'"
         assert "script-src" not in directives
-        assert "allow-" not in render.SANDBOX_POLICY
+        assert "allow-" not in rendering.SANDBOX_POLICY

@@ -513,3 +513,51 @@ class TestFingerprint:
     def test_any_body(self, fields: Any) -> None:
         """A body that will be refused has one as well."""
         assert len(requests.fingerprint(fields, path=None)) == 64
+
+
+class TestBounds:
+    """What is sent is counted before it is worked on, and what is refused is told in few words."""
+
+    def test_members(self) -> None:
+        """An object has no more members than allowed, wherever it is."""
+        members = b",".join(b'"a%d":0' % number for number in range(requests.MAX_MEMBERS))
+        assert isinstance(requests.parse_json(b"[{" + members + b"}]"), list)
+        for body in (b"{" + members + b',"b":0}', b'{"x":[{' + members + b',"b":0}]}'):
+            with pytest.raises(errors.InvalidJson, match="100001 members"):
+                requests.parse_json(body)
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"env": {f"A{number}": "" for number in range(1001)}}, "env"),
+            ({"outputs": {"tags": ["a"] * 1001}}, "outputs.tags"),
+            ({"kernel_name": "k" * 4097}, "kernel_name"),
+            ({"kernel_id": "k" * 4097}, "kernel_id"),
+            ({"save_as": "a/" * 2048 + "x.ipynb"}, "save_as"),
+        ],
+    )
+    def test_fields(self, fields: dict[str, Any], field: str) -> None:
+        """A field holds no more than anybody needs."""
+        with pytest.raises(errors.InvalidRequest) as raised:
+            requests.parse_run_request(fields, path="a.ipynb", max_timeout=0)
+        assert [each["field"] for each in raised.value.details["errors"]] == [field]
+
+    def test_headers(self) -> None:
+        """Headers that are read here are short, all lines together; others are not looked at."""
+        sent = {"Accept": ["a/b," * 512, "*/*"], "Cookie": ["c" * 65536]}
+        requests.check_headers(lambda name: sent.get(name, [])[:1])
+        sent["Accept"] += sent["Accept"]
+        with pytest.raises(errors.InvalidRequest, match="Accept: is longer than 4096 characters"):
+            requests.check_headers(lambda name: sent.get(name, []))
+
+    @pytest.mark.parametrize("kind", [errors.InvalidRequest, errors.InvalidParameter])
+    def test_problems(self, kind: type[errors.InvalidRequest | errors.InvalidParameter]) -> None:
+        """Of many problems the first are listed, and how many more there are."""
+        error = kind(*((f"{number}" + "n" * 10_000, "m" * 10_000) for number in range(1000)))
+        assert len(error.details["errors"]) == errors.MAX_LISTED
+        assert "950 more; 0nnn" in error.message
+        assert len(json.dumps([error.message, error.details])) < 60_000
+
+    def test_messages(self) -> None:
+        """A message that repeats what was sent is cut."""
+        assert len(errors.NoSuchKernel("k" * 100_000, []).message) == 4000

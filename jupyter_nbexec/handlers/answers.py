@@ -19,7 +19,7 @@ from jupyter_nbexec import (
     models,
     negotiation,
     outputs,
-    render,
+    rendering,
 )
 from jupyter_nbexec.handlers import base
 
@@ -41,10 +41,6 @@ STATUS = {
 class AnswerMixin(base.NbexecHandler):
     """Answers with runs."""
 
-    def accept(self) -> negotiation.Accept:
-        """What the client accepts."""
-        return negotiation.parse_accept(", ".join(self.request.headers.get_list("Accept")))
-
     async def answer(self, view: live.View, accept: negotiation.Accept | None = None) -> None:
         """Write a run in the shape that the client asked for; the status is set already."""
         accept = accept or self.accept()
@@ -53,8 +49,26 @@ class AnswerMixin(base.NbexecHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept")
         if shape.kind is not negotiation.Kind.RUN:
-            self.set_header("Content-Security-Policy", render.SANDBOX_POLICY)
-        self.finish(body, set_content_type=media_type)
+            self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
+        if shape.kind is negotiation.Kind.HTML:
+            await self.answer_page(view, body)
+        else:
+            self.finish(body, set_content_type=media_type)
+
+    async def answer_page(self, view: live.View, notebook: bytes) -> None:
+        """Write a run's notebook, given as JSON, as a page. Raises NotAcceptable, Overloaded."""
+        record = view.record
+        # One page for all who look at a run while it is executed; it may be a moment old.
+        key = record.id if record.status.is_final else f"{record.id} so far"
+        making = asyncio.ensure_future(self.parts.renderer.page(key, notebook, keep=record.status.is_final))
+        gone = asyncio.ensure_future(self._is_gone.wait())
+        try:
+            await asyncio.wait({making, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if making.done():
+                self.finish(making.result(), set_content_type="text/html; charset=UTF-8")
+        finally:
+            making.cancel()
+            gone.cancel()
 
     async def stream(self, events: AsyncGenerator[broadcast.Event, None]) -> None:
         """Write events as they come, until the last, or until the client or the server is gone."""
@@ -160,7 +174,8 @@ def encode(
 ) -> tuple[negotiation.Shape, bytes, str]:
     """Write a run in the shape that is accepted: the shape, the body, its content type.
 
-    Large outputs take time: call it in a thread. Raises NotAcceptable.
+    What is to be a page is given as the JSON of its notebook. Large outputs take time: call it in a thread.
+    Raises NotAcceptable.
     """
     notebook = view.notebook
     shown = [] if notebook is None else outputs.select(notebook, view.origins)
@@ -173,8 +188,7 @@ def encode(
     if shape.kind is negotiation.Kind.NOTEBOOK:
         return shape, write_notebook(notebook), shape.media_type
     if shape.kind is negotiation.Kind.HTML:
-        html = render.to_html(nbformat.from_dict(notebook))
-        return shape, html.encode("utf-8", "replace"), "text/html; charset=UTF-8"
+        return shape, outputs.dumps(notebook), shape.media_type
     found = outputs.find_mime(shown, shape.media_type)
     if found is None:
         raise errors.NotAcceptable

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,16 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import httputil, web
 
-from jupyter_nbexec import background, errors, outputs, planning, requests, runs
+from jupyter_nbexec import (
+    background,
+    errors,
+    negotiation,
+    outputs,
+    planning,
+    rendering,
+    requests,
+    runs,
+)
 from jupyter_nbexec.serving import services
 
 #: The resource under which an authorizer decides on all that this extension does.
@@ -59,6 +69,7 @@ class Parts:
     planner: planning.Planner
     runs: runs.RunManager
     services: services.Services
+    renderer: rendering.Renderer
     max_timeout: float
     max_body_bytes: int
     body_timeout: float
@@ -103,6 +114,19 @@ class NbexecHandler(APIHandler):
         """The parts that the application has built."""
         parts: Parts = self.settings["jupyter_nbexec"]
         return parts
+
+    async def prepare(self) -> None:  # type: ignore[override]  # as APIHandler itself does
+        """Refuse headers that would take long to read, before anything reads them."""
+        requests.check_headers(self.request.headers.get_list)
+        await super().prepare()
+
+    def accept(self) -> negotiation.Accept:
+        """What the client accepts."""
+        if self._accepted is None:
+            self._accepted = negotiation.parse_accept(", ".join(self.request.headers.get_list("Accept")))
+        return self._accepted
+
+    _accepted: negotiation.Accept | None = None
 
     async def _execute(self, *args: Any, **kwargs: Any) -> None:
         """As tornado's, which is all that becomes of a request."""
@@ -177,9 +201,14 @@ class NbexecHandler(APIHandler):
         values = self.request.query_arguments.get(name)
         return str(self.decode_argument(values[-1], name)) if values else None
 
-    def finish_json(self, document: Any) -> None:
-        """Answer with JSON; a large document is encoded by `answer_json` instead."""
-        self.finish(outputs.dumps(document))
+    async def finish_json(self, document: Callable[[], Any], size: int = 0) -> None:
+        """Answer with JSON: what a function makes of about so many bytes, which may take long."""
+        self.finish(await background.offload(size, lambda: outputs.dumps(document())))
+
+    def compute_etag(self) -> str | None:
+        """As tornado's, which looks at every byte, but of small answers only."""
+        is_small = sum(map(len, self._write_buffer)) <= background.SMALL
+        return super().compute_etag() if is_small else None
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Give our own errors their own status."""

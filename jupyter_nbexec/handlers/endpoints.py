@@ -13,7 +13,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.utils import url_path_join
 from tornado import httputil, web
 
-from jupyter_nbexec import background, errors, negotiation, render, requests
+from jupyter_nbexec import background, errors, rendering, requests
 from jupyter_nbexec.endpoints import annotated, request, response
 from jupyter_nbexec.handlers import base
 from jupyter_nbexec.serving import crew, services
@@ -231,7 +231,7 @@ class EndpointHandler(base.BodyHandler):
             method="GET" if is_confirmed else self.request.method or "GET",
             path=below,
             incoming=incoming,
-            accept=negotiation.parse_accept(", ".join(self.request.headers.get_list("Accept"))),
+            accept=self.accept(),
             owns_origin=self.owns_origin,
         )
         try:
@@ -280,7 +280,7 @@ class EndpointHandler(base.BodyHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         if not self.owns_origin:
             # What a notebook answers with may be a page, and is not to act as the user who looks at it.
-            self.set_header("Content-Security-Policy", render.SANDBOX_POLICY)
+            self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
         seen: set[str] = set()
         for name, value in answer.headers:
             (self.add_header if name.lower() in seen else self.set_header)(name, value)
@@ -322,8 +322,7 @@ class AloneHandler(base.GatedHandler, EndpointHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write what a cell raised as text, unless JSON is preferred; all else as inherited."""
         error = kwargs.get("exc_info", (None, None))[1]
-        accept = negotiation.parse_accept(", ".join(self.request.headers.get_list("Accept")))
-        if not isinstance(error, errors.CellFailed) or accept.choose(["text/plain", JSON]) == JSON:
+        if not isinstance(error, errors.CellFailed) or self.accept().choose(["text/plain", JSON]) == JSON:
             super().write_error(status_code, **kwargs)
             return
         self.set_cors_headers()

@@ -14,12 +14,11 @@ from jupyter_nbexec import (
     background,
     documents,
     errors,
-    live,
     models,
     negotiation,
     notebooks,
     outputs,
-    render,
+    rendering,
 )
 from jupyter_nbexec.handlers import answers, base
 
@@ -199,11 +198,15 @@ class ExecutedNotebookHandler(answers.AnswerMixin):
             raise errors.NotAcceptable(message)
         await self.parts.runs.get(run_id, self.user)
         view = await self.parts.runs.view(run_id)
-        body = await background.run(_write, view, as_html=chosen == negotiation.HTML.media_type)
+        notebook = view.notebook if view.notebook is not None else nbformat.v4.new_notebook()
         self.set_header("Cache-Control", "no-store")
         self.set_header("Vary", "Accept")
-        self.set_header("Content-Security-Policy", render.SANDBOX_POLICY)
-        self.finish(body, set_content_type="text/html; charset=UTF-8" if chosen == "text/html" else chosen)
+        self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
+        if chosen == negotiation.HTML.media_type:
+            await self.answer_page(view, await background.run(outputs.dumps, notebook))
+        else:
+            body = await background.run(answers.write_notebook, notebook)
+            self.finish(body, set_content_type=chosen)
 
 
 class PruneHandler(base.BodyHandler):
@@ -218,7 +221,8 @@ class PruneHandler(base.BodyHandler):
     async def post(self) -> None:
         """200 with how many runs were forgotten."""
         await check_empty(self)
-        self.finish_json({"deleted": await self.parts.runs.prune()})
+        deleted = await self.parts.runs.prune()
+        await self.finish_json(lambda: {"deleted": deleted})
 
 
 async def check_empty(handler: base.BodyHandler) -> None:
@@ -253,10 +257,3 @@ def read_cursor(cursor: str | None) -> int | None:
     if not (text.isdigit() and len(text) <= 18):
         raise errors.InvalidRequest(("cursor", "is not one that this list has given"))
     return int(text)
-
-
-def _write(view: live.View, *, as_html: bool) -> bytes:
-    notebook = view.notebook if view.notebook is not None else nbformat.v4.new_notebook()
-    if as_html:
-        return render.to_html(nbformat.from_dict(notebook)).encode("utf-8", "replace")
-    return answers.write_notebook(notebook)

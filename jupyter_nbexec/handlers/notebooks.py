@@ -31,7 +31,7 @@ class NotebookHandler(runs.RunHandler):
         await self.require_reading()
         description = await self.parts.planner.describe(path)
         self.set_header("Cache-Control", "no-store")
-        self.finish_json(self._to_json(description))
+        await self.finish_json(lambda: self._to_json(description), description.notebook.size)
 
     def _to_json(self, description: planning.Description) -> dict[str, object]:
         path = description.notebook.path or ""

@@ -27,16 +27,17 @@ class OpenApiHandler(base.NbexecHandler):
     async def _document(self) -> None:
         path = self.query("path")
         if not path:
-            self.finish_json(openapi.document(version=__version__, base_url=self.base_url))
+            await self.finish_json(lambda: openapi.document(version=__version__, base_url=self.base_url))
             return
         await self.require_reading()
         description = await self.parts.planner.describe(path)
-        self.finish_json(
-            openapi.service(
+        await self.finish_json(
+            lambda: openapi.service(
                 version=__version__,
                 base_url=self.base_url,
                 path=description.notebook.path or "",
                 schema=description.schema,
                 table=description.endpoints,
-            )
+            ),
+            description.notebook.size,
         )

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
-from jupyter_nbexec import errors, live, models, negotiation, requests, runs
+from jupyter_nbexec import background, errors, live, models, negotiation, requests, runs
 from jupyter_nbexec.handlers import answers, base
 
 
@@ -47,8 +47,14 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
         if self.request.arguments.keys() - base.QUERY:
             field = min(self.request.arguments.keys() - base.QUERY)
             raise errors.InvalidRequest((field, "belongs into the body, not into the URL"))
-        fields = await self.body()
-        request = requests.parse_run_request(fields, path=path, max_timeout=self.parts.max_timeout)
+        request, fingerprint = await background.offload(
+            self.received,
+            _read,
+            self.raw_body(),
+            path,
+            max_timeout=self.parts.max_timeout,
+            is_keyed=self._key is not None,
+        )
         request = dataclasses.replace(request, caller=self.caller)
         preferences = self._preferences
         claim = runs.Claim(
@@ -56,7 +62,7 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
             is_detached=preferences.any or self._key is not None,
             user=self.user,
             key=self._key,
-            fingerprint=requests.fingerprint(fields, path=path),
+            fingerprint=fingerprint,
         )
         async with self.parts.runs.one_by_one(claim):
             record = await self.parts.runs.find(claim)
@@ -108,3 +114,12 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
         super().on_connection_close()
         if self._run_id is not None:
             self.parts.runs.abandon(self._run_id)
+
+
+def _read(
+    body: bytes, path: str | None, *, max_timeout: float, is_keyed: bool
+) -> tuple[models.RunRequest, str | None]:
+    """Read a request, and, if it has a key, what tells it from others. Raises InvalidJson, InvalidRequest."""
+    fields = requests.parse_json(body)
+    request = requests.parse_run_request(fields, path=path, max_timeout=max_timeout)
+    return request, requests.fingerprint(fields, path=path) if is_keyed else None

@@ -15,7 +15,7 @@ from jupyter_server.base.handlers import PublicStaticFileHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 
-from jupyter_nbexec import __version__, openapi
+from jupyter_nbexec import __version__, background, openapi
 from jupyter_nbexec.handlers import base, docs, endpoints
 from jupyter_nbexec.serve.mounts import PUBLIC, Mount, pattern
 
@@ -112,14 +112,16 @@ class DocumentHandler(_OfNotebooks):
         tables = {
             mount.prefix: (await self.parts.services.version(mount.path)).table for mount in self.mounts
         }
-        document = openapi.endpoints(
-            tables,
-            title=self.title,
-            description="Annotated cells of notebooks, as HTTP endpoints.",
-            version=__version__,
-            base_url=self.base_url,
+        await self.finish_json(
+            lambda: openapi.endpoints(
+                tables,
+                title=self.title,
+                description="Annotated cells of notebooks, as HTTP endpoints.",
+                version=__version__,
+                base_url=self.base_url,
+            ),
+            background.UNKNOWN_SIZE,
         )
-        self.finish_json(document)
 
     head = get
 
@@ -137,7 +139,7 @@ class SourceHandler(_OfNotebooks):
         # A header's text is Latin-1, and no file name ends it.
         name = "".join(each if each.isalnum() and each.isascii() else "_" for each in mount.name)
         self.set_header("Content-Disposition", f'attachment; filename="{name}.ipynb"')
-        text = nbformat.writes(nbformat.from_dict(model["content"]))
+        text = await background.run(_write, model["content"])
         self.finish(text, set_content_type="application/x-ipynb+json")
 
     head = get
@@ -176,3 +178,8 @@ class NotFoundHandler(base.GatedHandler):
     def get(self) -> None:
         """Never called: `prepare` has answered."""
         raise web.HTTPError(HTTPStatus.NOT_FOUND)
+
+
+def _write(notebook: dict[str, Any]) -> str:
+    text: str = nbformat.writes(nbformat.from_dict(notebook))
+    return text

@@ -18,7 +18,7 @@ from jupyter_server.services.contents import fileio
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 
-from jupyter_nbexec import errors
+from jupyter_nbexec import errors, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -317,6 +317,18 @@ async def test_queue_full(server: Server) -> None:
     # Cancelled by another client, as far as the one that waits can tell.
     assert (await first).status == 409
     assert (await second).status == 200
+
+
+@provokes("server_overloaded")
+async def test_server_overloaded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 `server_overloaded` with `Retry-After` where too many pages are being made."""
+    monkeypatch.setattr(rendering, "PROCESSES", 0)
+    monkeypatch.setattr(rendering, "MAX_WAITING", 0)
+    server.write("a.ipynb", "1")
+    run = (await server.run("a.ipynb")).json["id"]
+    answer = await server.get(run, "/notebook", headers={"Accept": "text/html"})
+    assert_error(answer, 503, "server_overloaded")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 @provokes("stopping")

@@ -15,7 +15,7 @@ import pytest
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.auth import IdentityProvider, User
 
-from tests.handlers.conftest import SERVICE
+from tests.handlers.conftest import DEADLINE, SERVICE
 
 if TYPE_CHECKING:
     from tests.handlers.conftest import Answer, Server
@@ -406,6 +406,32 @@ async def test_notebook(server: Server) -> None:
     assert [len(cell.outputs) for cell in whole.cells] == [0, 0, 1, 0, 1]
     again = await server.get(run, headers={"Accept": "application/x-ipynb+json"})
     assert again.body == answer.body
+
+
+@pytest.mark.parametrize("below", ["", "/notebook"])
+async def test_page_that_nobody_waits_for(
+    server: Server, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that hangs up gives up its page."""
+    asked, given_up = asyncio.Event(), asyncio.Event()
+
+    async def page(*_: Any, **__: Any) -> bytes:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        return b""
+
+    monkeypatch.setattr(server.app.web_app.settings["jupyter_nbexec"].renderer, "page", page)
+    server.write("a.ipynb", "1")
+    run = (await server.run("a.ipynb")).json["id"]
+    _, writer = await server.connect()
+    head = server.head(f"{SERVICE}/runs/{run}{below}", "Accept: text/html", method="GET")
+    writer.write(head)
+    await asyncio.wait_for(asked.wait(), DEADLINE)
+    await server.hang_up(writer)
+    await asyncio.wait_for(given_up.wait(), DEADLINE)
 
 
 async def test_notebook_shapes(server: Server) -> None:
