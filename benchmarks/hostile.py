@@ -17,7 +17,6 @@ MANY = "\n".join(f"a{number} = 1" for number in range(20_000))
 VALUES = "{str(i): {'a': [i]} for i in range(50_000)}"
 NOTEBOOKS = {
     "a.ipynb": ("a = []", "# GET /x\n1", "# POST /x\n1"),
-    "text.ipynb": ("a = ''",),
     "many.ipynb": (MANY,),
     "outputs.ipynb": ("", f"display({{'application/json': {VALUES}}}, raw=True)", VALUES),
 }
@@ -125,6 +124,4 @@ def attacks(header: int) -> list[Attack]:
     ]  # fmt: skip
 
 
-HARMLESS = Attack(
-    "harmless", f"{SERVICE}/text.ipynb", body=lambda size: '{"parameters":{"a":"' + "x" * size + '"}}'
-)
+HARMLESS = Attack("harmless", body=lambda size: '{"parameters":{"b":"' + "x" * size + '"}}')

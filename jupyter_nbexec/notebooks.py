@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import posixpath
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http import HTTPStatus
@@ -484,12 +486,34 @@ async def has_folder(contents_manager: Any, path: str) -> bool:
         return False
 
 
+_is_saving = ContextVar("_is_saving", default=False)
+
+
+class _Expected(logging.Filter):
+    """Drops what Jupyter warns of whenever outputs are saved that no person has seen.
+
+    They are not trusted, and shall not be: a kernel need not run where the server does.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (_is_saving.get() and record.msg == "Notebook %s is not trusted")
+
+
+_expected = _Expected()
+
+
 async def save(contents_manager: Any, path: str, content: NotebookNode) -> None:
     """Save an executed notebook through the contents manager; folders that are missing are made."""
+    log = contents_manager.log
+    getattr(log, "logger", log).addFilter(_expected)
     folders = normalise(path).split("/")[:-1]
     for depth in range(1, len(folders) + 1):
         folder = "/".join(folders[:depth])
         if not await ensure_async(contents_manager.dir_exists(folder)):
             await ensure_async(contents_manager.save({"type": "directory"}, folder))
     model = {"type": "notebook", "format": "json", "content": content}
-    await ensure_async(contents_manager.save(model, normalise(path)))
+    is_saving = _is_saving.set(True)
+    try:
+        await ensure_async(contents_manager.save(model, normalise(path)))
+    finally:
+        _is_saving.reset(is_saving)

@@ -20,7 +20,7 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from jupyter_nbexec import app
+from jupyter_nbexec import app, errors
 from tests import deployment, gateways, served
 from tests.deployment import DEADLINE, DEPLOY, HOST, Deployed
 
@@ -171,7 +171,13 @@ def test_run_through_nginx(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["result"]) == (200, 42)
     refused = client.post("/api/nbexec/sum.ipynb", json={"parameters": {"a": "much"}})
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
-    assert client.post("/api/nbexec/sum.ipynb", content=b"x" * (17 << 20)).status_code == 413
+    refused = client.post("/api/nbexec/sum.ipynb", content=b"x" * (17 << 20))
+    assert (refused.status_code, refused.headers["Content-Type"]) == (413, "application/json")
+    assert refused.json() == {
+        "message": errors.BodyTooLarge().message,
+        "reason": None,
+        "code": errors.BodyTooLarge.code,
+    }
 
 
 def test_bodies_may_be_as_large_as_the_server_takes() -> None:

@@ -543,6 +543,18 @@ async def test_save_as(server: Server) -> None:
     assert file.read_bytes() == stored
 
 
+async def test_save_as_is_no_reason_to_warn(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Jupyter's warning that outputs are not trusted is for people's own notebooks."""
+    server.write("a.ipynb", "from IPython.display import HTML\nHTML('<b>')")
+    answer = await server.run("a.ipynb", save_as="out.ipynb")
+    assert answer.json["saved_as"] == "out.ipynb"
+    assert "not trusted" not in caplog.text
+    saved = json.loads((server.root / "out.ipynb").read_text("utf-8"))
+    model = json.dumps({"type": "notebook", "format": "json", "content": saved})
+    await server.fetch("PUT", "api/contents/out.ipynb", model)
+    assert "Notebook out.ipynb is not trusted" in caplog.text
+
+
 async def test_save_as_of_a_failed_run(server: Server) -> None:
     """A run that failed is saved too, as far as it came."""
     server.write("a.ipynb", "print('before')", "1 / 0", "print('after')")
