@@ -234,6 +234,12 @@ def test_files_are_merged_in_order_and_single_values_win(server: FakeServer, tmp
     assert server.sent == {"parameters": {"a": 1, "b": 2, "c": 3}}
 
 
+def bomb(piece: str) -> str:
+    """YAML of ten lines, each of which holds the one before again and again."""
+    lines = ["a0: &a0 {b: 1}", *(f"a{n}: &a{n} {piece.format(f'*a{n - 1}')}" for n in range(1, 10))]
+    return "\n".join(lines)
+
+
 YAML = """\
 day: 2026-11-20
 moment: 2026-11-20 10:00:00.5+02:00
@@ -275,6 +281,11 @@ def test_yaml_has_the_types_of_json(server: FakeServer, tmp_path: Path) -> None:
         ("p.yaml", "a: !!binary aGk=", "no JSON form"),
         ("p.yaml", "a: !!python/name:os.system", "is not valid"),
         ("p.yaml", "a: &a [*a]", "is not valid"),
+        ("p.yaml", bomb("[{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]"), "more than 500000 values"),
+        ("p.yaml", bomb("{{<<: [{0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}, {0}]}}"), "more than 500000 values"),
+        ("p.yaml", f"a: {'1' * 4301}", "more than 4300 digits"),
+        ("p.yaml", f"a: 1{':59' * 3000}", "more than 4300 digits"),
+        ("p.yaml", f"a: 1{':59' * 400}.0", "is not valid"),
         ("p.yaml", "a: 2026-13-45", "is not valid"),
         ("p.yaml", "a: [", "is not valid"),
         ("p.yaml", "just text", "must hold names"),

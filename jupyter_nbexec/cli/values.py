@@ -68,11 +68,11 @@ def _float(text: str) -> float:
 
 
 def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, whose names are given once."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise ValueError(f"{twice!r} is given twice")
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name!r} is given twice")
+        members[name] = value
     return members
 
 
@@ -91,7 +91,7 @@ def _read_file(name: str) -> dict[str, Any]:
                 parameters = _from_yaml(text)
     except OSError as error:
         raise exits.UsageError(f"{name} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise exits.UsageError(f"{name} is not valid: {error}") from error
     if parameters is None:
         return {}
