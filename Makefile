@@ -64,7 +64,7 @@ soak: $(VENV)/.installed-test  ## Run hundreds of notebooks, kill servers, and l
 		$(IN_VENV) benchmarks/$$script.py $(SOAK_ARGS) || exit; done
 
 bench: $(VENV)/.installed-test  ## Measure overhead and latency, beside peers
-	for script in overhead status_latency history history_http asynchronous sources endpoints; do \
+	for script in overhead status_latency history history_http asynchronous sources endpoints loop_lag; do \
 		$(IN_VENV) benchmarks/$$script.py || exit; done
 
 dist: $(VENV)/.installed-test  ## Build the sdist and the wheel

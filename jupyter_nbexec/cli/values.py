@@ -68,6 +68,7 @@ def _float(text: str) -> float:
 
 
 def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object, whose names are given once."""
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
