@@ -11,6 +11,7 @@ import datetime as dt
 import itertools
 import json
 import re
+from contextvars import ContextVar
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from jupyter_nbexec.languages import base
 from jupyter_nbexec.languages.base import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from nbformat import NotebookNode
 
@@ -41,6 +42,12 @@ MAX_NAME = 255
 
 MAX_SCHEMA_BYTES = 65_536
 """Size of what a notebook's metadata may add to the schema of one parameter."""
+
+MAX_STEPS = 2_000_000
+"""Keywords that are checked for one value, each item of it counted: some seconds of work."""
+
+#: What is as much work as one step: bytes of a pattern times characters, and characters of messages.
+_MATCHED, _WRITTEN = 5_000, 100
 
 _MAX_SCHEMA_DEPTH = 16
 _MAX_PROBLEMS = 10  # of one parameter; a list of a million wrong elements needs no million messages
@@ -243,12 +250,17 @@ def _value_problems(
     if not parameter or not parameter.schema:
         return
     validator = _Validator(parameter.schema, format_checker=_FORMATS)
-    found = validator.iter_errors(value)
-    for problem in itertools.islice(found, _MAX_PROBLEMS):
+    _left.set([MAX_STEPS])
+    try:
+        found = list(itertools.islice(validator.iter_errors(value), _MAX_PROBLEMS + 1))
+    except _TooManySteps:
+        yield "is too large to be checked by the notebook's schema"
+        return
+    for problem in found[:_MAX_PROBLEMS]:
         position = base.write_path(tuple(problem.absolute_path))
         message = _message(problem)
         yield f"at {position}: {message}" if position else message
-    if next(found, None) is not None:
+    if len(found) > _MAX_PROBLEMS:
         yield "and more of that kind"
 
 
@@ -381,9 +393,47 @@ def _hashable(value: models.JsonValue) -> object:
     return value
 
 
+_left: ContextVar[list[int]] = ContextVar("_left")
+
+
+class _TooManySteps(Exception):
+    """A value has taken all the steps that it may."""
+
+
+def _spend(steps: int) -> None:
+    left = _left.get()
+    left[0] -= steps
+    if left[0] < 0:
+        raise _TooManySteps
+
+
+def _counted(check: Callable[..., Iterable[jsonschema.ValidationError] | None]) -> Callable[..., Any]:
+    """Count the steps of a keyword: schema and value may each be small, and their product is not."""
+
+    def counted(
+        validator: protocols.Validator, wanted: Any, instance: Any, schema: Any
+    ) -> Iterator[jsonschema.ValidationError]:
+        _spend(1 + len(wanted) if isinstance(wanted, list) else 1)
+        if check is _matches and isinstance(instance, str):
+            _spend(len(wanted) * len(instance) // _MATCHED)
+        for error in check(validator, wanted, instance, schema) or ():
+            _spend(len(error.message) // _WRITTEN)  # which may repeat the value
+            yield error
+
+    return counted
+
+
 _Validator = validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
-    {"multipleOf": _is_multiple, "pattern": _matches, "uniqueItems": _is_unique},
+    {
+        name: _counted(check)
+        for name, check in {
+            **jsonschema.Draft202012Validator.VALIDATORS,
+            "multipleOf": _is_multiple,
+            "pattern": _matches,
+            "uniqueItems": _is_unique,
+        }.items()
+    },
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
 )
 

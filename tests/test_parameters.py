@@ -377,3 +377,20 @@ def test_lone_surrogates_are_refused_everywhere() -> None:
         assert isinstance(language, base.Language)
         with pytest.raises(errors.InvalidParameter):
             parameters.check({"x": "\ud800"}, None, language)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"enum": list(range(10_000))}}, [9999] * 10),
+        ({"anyOf": [{"type": "string"}] * 1000}, [0] * 10_000),
+        ({"items": {"allOf": [{"minimum": 0}] * 1000}}, [0] * 100),
+        ({"pattern": "(a|b)*" * 5000}, "a" * 1_000_000),
+    ],
+)
+def test_what_takes_too_long(schema: dict[str, Any], value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value and a schema whose product is large are not multiplied to the end."""
+    monkeypatch.setattr(parameters, "MAX_STEPS", 20_000)
+    declared = [models.Parameter(name="a", type="any", schema=schema, default=0)]
+    with pytest.raises(errors.InvalidParameter, match="too large to be checked"):
+        parameters.check({"a": value}, declared, languages.find("python3", "python"))
