@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -48,8 +49,6 @@ CLEAN_EXITS = frozenset({"", "0", "None"})
 UNKNOWN_STATUS = "whether it did so for a good reason is not known"
 #: Seconds that a kernel may take to answer what no cell asks.
 ASIDE_TIMEOUT = 2.0
-#: Seconds of silence after which a dead kernel has no more to say, and seconds it may take at most.
-QUIET, LAST_WORDS = 0.2, 2.0
 #: Seconds after which outputs are taken that came after their cell had ended.
 LATE = 0.1
 #: nbclient writes every source and every output to the server's log where that shows debugging: values of
@@ -199,15 +198,17 @@ class Execution:
             clear(copied)
         return copied
 
-    async def abandon(self) -> None:
-        """Wait for the kernel no longer, once what it has said has been read. On the background loop."""
+    async def abandon(self, *, has_ended: bool) -> None:
+        """Wait for the kernel no longer, once what it has said has been read. On the background loop.
+
+        A kernel that `has_ended` is heard out, however long that takes: what it said decides how the run
+        has ended. One that goes on is not.
+        """
         self.is_stopping = True
-        # What came while this loop had no time to look was not heard yet.
-        began = time.monotonic()
-        give_up = began + LAST_WORDS
-        while (left := min(give_up, max(began, self.link.heard) + QUIET) - time.monotonic()) > 0:
-            await asyncio.sleep(left)
-        self.link.fail(connection.ConnectionLost())
+        if has_ended and self.opened is not None:
+            await self.opened.client.hear_out()
+        patience = math.inf if has_ended else connection.LAST_WORDS
+        self.link.fail(connection.ConnectionLost(), patience)
 
 
 def is_executed(cell: NotebookNode) -> bool:
@@ -691,8 +692,8 @@ async def _begin(execution: Execution, context: zmq.asyncio.Context) -> tuple[_C
 async def close(execution: Execution, patience: float) -> None:
     """Take what the kernel has sent since its last cell ended, and let go of it.
 
-    Call it when the kernel has ended: then all is there that it ever sent. For one that lives on, `patience`
-    are seconds to wait for more.
+    Call it when the kernel has ended: then it is heard out, if it has not said before that this is all. For
+    one that lives on, `patience` are seconds to wait for more.
     """
     runner, opened = execution.runner, execution.opened
     if opened is None:
@@ -700,6 +701,8 @@ async def close(execution: Execution, patience: float) -> None:
     try:
         if runner is not None and not execution.ends_kernel and execution.link.failure is None:
             runner.tell_widgets()
+        if execution.ends_kernel and not execution.is_settled:
+            await opened.client.hear_out()
         await asyncio.sleep(patience)
         await opened.client.iopub_channel.drain()
     finally:
@@ -723,10 +726,10 @@ async def _run_cells(
         if index < execution.first:
             last = index if is_executed(cell) else last
             continue
-        if execution.is_stopping:
-            return last, reply
         if not is_executed(cell):
             continue
+        if execution.is_stopping:
+            return last, reply
         execution.current = last = index
         execution.cell_started = time.monotonic()
         runner.tell_cell(index, "started")
@@ -769,12 +772,12 @@ async def _run_cell(
     try:
         await runner.async_execute_cell(cell, index)
     except connection.ConnectionLost:
-        # `exit()` ends the kernel: whether the rest of its words still came through is chance.
         said = {} if link.reply is None else link.reply["content"]
         if not asks_exit(said) and not result.is_leaving(said):
             raise
+        # All that came has been read, and the end of the cell was not among it.
         reply = said
-        link.has_lost_output |= not asks_exit(said)
+        link.has_lost_output = True
     finally:
         # What comes after the cell's end is not its failure.
         shown = runner.shown_error(index)

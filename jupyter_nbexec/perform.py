@@ -343,14 +343,14 @@ class Performer:
         if isinstance(raised, execute.StartTimeoutError):
             message = f"The kernel did not answer within {self.settings.limits.start_timeout:g} s."
             return models.RunError(code=models.ErrorCode.KERNEL_START_FAILED, message=message)
-        if isinstance(raised, connection.ConnectionLost):
+        if execution.failure is not None:
+            return self._cell_error(run, execution.failure)
+        if isinstance(raised, connection.ConnectionLost) or watcher.death is not None:
             was_ready = execution.is_ready
             code = models.ErrorCode.KERNEL_DIED if was_ready else models.ErrorCode.KERNEL_START_FAILED
-            message = _sentence(str(raised) or watcher.death or "the kernel died")
+            message = _sentence(str(raised or "") or watcher.death or "the kernel died")
             return models.RunError(code=code, message=message, cell=cell, cell_id=cell_id)
-        if execution.failure is None:
-            raise RuntimeError("the execution has ended, but neither well nor for a reason")
-        return self._cell_error(run, execution.failure)
+        raise RuntimeError("the execution has ended, but neither well nor for a reason")
 
     def _early_end(
         self, run: live.Run, ending: watch.Ending, *, is_of_cell: bool = False

@@ -65,13 +65,16 @@ class Watch:
         """Return when the execution has ended, which this sees to."""
         is_ending = False
         while not done.done():
+            if self._is_abandoned:
+                await asyncio.wait({done})
+                return
             await self._wait(done)
-            if done.done() or self._is_abandoned:
-                continue
+            if done.done():
+                return
             self._kernel.touch()
             self.death = await self._kernel.death()
             if self.death is not None:
-                self._abandon()
+                self._abandon(has_ended=True)
                 continue
             self._check_deadlines()
             if self.ending is not None and not is_ending:
@@ -80,7 +83,7 @@ class Watch:
             if time.monotonic() >= self._kill_at:
                 if self._kernel.is_owned:
                     await self._kernel.kill()
-                self._abandon()
+                self._abandon(has_ended=self._kernel.is_owned)
 
     async def _wait(self, done: asyncio.Future[None]) -> None:
         """Wait for the end, a wish for it, or the next tick."""
@@ -117,6 +120,6 @@ class Watch:
         if not is_urgent or not self._kernel.is_owned:
             await self._kernel.interrupt()
 
-    def _abandon(self) -> None:
+    def _abandon(self, *, has_ended: bool) -> None:
         self._is_abandoned = True
-        self._submit(self._execution.abandon())
+        self._submit(self._execution.abandon(has_ended=has_ended))

@@ -87,7 +87,9 @@ class Theatre:
                 while not self.run.done():
                     await asyncio.wait([self.run], timeout=0.25)
                     if not await self.kernel.is_alive():
-                        await asyncio.wrap_future(self.background.submit(self.execution.abandon()))
+                        await asyncio.wrap_future(
+                            self.background.submit(self.execution.abandon(has_ended=True))
+                        )
                 await self.run
             except connection.ConnectionLost:
                 pass

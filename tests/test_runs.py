@@ -243,6 +243,22 @@ async def test_death(play: Play) -> None:
     assert run.error.message == "The kernel exited with code 3."
 
 
+async def test_death_between_cells(play: Play) -> None:
+    """So does one that dies when no cell is being executed."""
+    stage = play()
+
+    async def act(execution: execute.Execution) -> None:
+        while not execution.is_stopping:
+            await asyncio.sleep(0.005)
+
+    stage.act = act
+    run = await stage.submit()
+    await _started(stage)
+    stage.kernel.ended = "the kernel exited with code 3"
+
+    assert await ended(run) == (FAILED, "kernel_died")
+
+
 async def test_kernel_that_does_not_start(play: Play) -> None:
     """A kernel that cannot be started, or does not answer, is `kernel_start_failed`."""
     stage = play()

@@ -54,6 +54,12 @@ SILENCE = 2.0
 EAGER = 4
 #: Milliseconds between attempts to connect to a kernel that is starting; by default it is 100.
 RETRY = 10
+#: Seconds between looks at whether a kernel that has ended has been heard out.
+LOOK = 0.01
+#: Seconds of silence after which it has, if a process that it forked holds its connections open.
+QUIET = 2.0
+#: Seconds for which a kernel that goes on talking is heard after it was given up.
+LAST_WORDS = 1.0
 
 
 async def readable(link: Link, socket: zmq.asyncio.Socket, timeout: float) -> bool:
@@ -61,10 +67,56 @@ async def readable(link: Link, socket: zmq.asyncio.Socket, timeout: float) -> bo
     return await link.wait_for(socket.poll(int(timeout * 1000)))
 
 
+class Monitor:
+    """What happens to the connection of a socket."""
+
+    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+        self._watched = socket
+        self.socket = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(self.socket.underlying)
+        #: How many connections were made that the other end has not closed.
+        self._open = 0
+        self._was_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the other end has closed the connection; then all has arrived that came by it."""
+        self.take()
+        return self._was_closed and self._open <= 0
+
+    def take(self) -> set[int]:
+        """What has happened since the last look."""
+        events: set[int] = set()
+        while self._plain.poll(0):
+            event = int(parse_monitor_message(self._plain.recv_multipart())["event"])
+            has_closed = event == zmq.EVENT_DISCONNECTED
+            self._was_closed |= has_closed
+            self._open += -1 if has_closed else 1
+            events.add(event)
+        return events
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._watched.disable_monitor()
+        self.socket.close(linger=0)
+
+
 class ShellChannel(AsyncZMQSocketChannel):
     """Replies. Waits in slices: a wake-up lost to a send on the same socket costs one of them."""
 
     link: Link
+
+    def __init__(self, socket: zmq.asyncio.Socket, session: Any, loop: Any = None) -> None:
+        super().__init__(socket, session, loop)
+        self.monitor = Monitor(socket)
+
+    def close(self) -> None:
+        """Close the socket and the one that watches it."""
+        if self.socket is not None:
+            self.monitor.close()
+        super().close()
+
+    stop = close
 
     async def get_msg(  # type: ignore[override]  # as in AsyncZMQSocketChannel
         self, timeout: float | None = None
@@ -125,7 +177,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
     def __init__(self, socket: zmq.asyncio.Socket, session: Any, loop: Any = None) -> None:
         super().__init__(socket, session, loop)
         self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self.monitor = Monitor(socket)
         self._looked = 0.0
         self._is_reconnected = False
         self._ask: Callable[[], str] | None = None
@@ -162,23 +214,15 @@ class IOPubChannel(AsyncZMQSocketChannel):
         while (left := deadline - time.monotonic()) > 0:
             if self.link.failure is not None:
                 raise self.link.failure
-            await readable(self.link, self._monitor, min(SLICE, left))
-            if zmq.EVENT_HANDSHAKE_SUCCEEDED in await self._take_events():
+            await readable(self.link, self.monitor.socket, min(SLICE, left))
+            if zmq.EVENT_HANDSHAKE_SUCCEEDED in self.monitor.take():
                 return
         raise TimeoutError
-
-    async def _take_events(self) -> set[int]:
-        """What has happened to the connection since the last look."""
-        events: set[int] = set()
-        while await self._monitor.poll(0):
-            events.add(int(parse_monitor_message(await self._monitor.recv_multipart())["event"]))
-        return events
 
     def close(self) -> None:
         """Close the socket and the one that watches it."""
         if self.socket is not None:
-            self.socket.disable_monitor()
-            self._monitor.close(linger=0)
+            self.monitor.close()
         super().close()
 
     stop = close
@@ -192,14 +236,16 @@ class IOPubChannel(AsyncZMQSocketChannel):
         while not self._inbox:
             self._widen()
             await self._mend()
-            if self.take_batch():
+            if self._inbox:
+                break
+            if not self.link.is_over and self.take_batch():
                 await self._let_others_work()
                 continue
+            if self.link.failure is not None:
+                await self._give_up(self.link.failure)
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
             if await readable(self.link, self.socket, left):
                 continue
-            if self.link.failure is not None and not self.take_batch():
-                await self._give_up(self.link.failure)
             if deadline is not None and time.monotonic() >= deadline and not self._inbox:
                 raise Empty
         return self._inbox.take()
@@ -291,14 +337,14 @@ class IOPubChannel(AsyncZMQSocketChannel):
             return
         await self.drain()
         self._widen()
-        await self._take_events()
+        self.monitor.take()
         self._reconnect()
         try:
             await self.wait_until_connected(timeout)
         except TimeoutError as error:
             raise ConnectionLost("it cannot be heard any more") from error
         # Of the connection that was let go.
-        await self._take_events()
+        self.monitor.take()
         self._is_reconnected = False
 
     def _parent_in(self, frame: bytes) -> str | None:
@@ -322,7 +368,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
         if now - self._looked < SLICE:
             return
         self._looked = now
-        if zmq.EVENT_DISCONNECTED in await self._take_events():
+        if zmq.EVENT_DISCONNECTED in self.monitor.take():
             # What has arrived and has not been read would be dropped with the connection.
             await self.drain()
             self._is_reconnected = True
@@ -381,6 +427,19 @@ class RunClient(AsyncKernelClient):
         request: str = super().execute(*args, **{"user_expressions": expressions, **kwargs})
         self.link.begin(request)
         return request
+
+    async def hear_out(self) -> None:
+        """Wait until all has arrived that a kernel which has ended ever sent.
+
+        What it had sent may still be on its way. Whoever reads ZeroMQ's sockets in our place is never in
+        our way; that it has come to the end, the monitors tell.
+        """
+        began = time.monotonic()
+        channels = (self.shell_channel, self.iopub_channel)
+        while not all(channel.monitor.is_closed for channel in channels):
+            if time.monotonic() - max(began, self.link.heard) > QUIET:
+                return
+            await asyncio.sleep(LOOK)
 
 
 def connect(context: zmq.asyncio.Context, info: Any, link: Link) -> RunClient | remote.RemoteClient:

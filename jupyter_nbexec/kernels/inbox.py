@@ -97,6 +97,8 @@ class Link:
         self.request: str | None = None
         self.reply: dict[str, Any] | None = None
         self.failure: ConnectionLost | None = None
+        #: When what comes after the failure is heard no longer, by `time.monotonic`.
+        self._deaf_from = math.inf
         #: Whether replies and outputs are awaited at once, and a failure is raised by either.
         self.has_two_readers = True
         self._waiting: set[asyncio.Future[Any]] = set()
@@ -115,9 +117,18 @@ class Link:
         if self.request is not None:
             self.finished[self.request] = name
 
-    def fail(self, failure: ConnectionLost) -> None:
-        """Wake whoever waits for a message that will not come."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the kernel was given up long enough ago for what it had said to have been read."""
+        return self.failure is not None and time.monotonic() >= self._deaf_from
+
+    def fail(self, failure: ConnectionLost, patience: float = math.inf) -> None:
+        """Wake whoever waits for a message that will not come; what has come is read.
+
+        `patience`: seconds for which it is, for a kernel that may go on talking without end.
+        """
         self.failure = failure
+        self._deaf_from = time.monotonic() + patience
         self._woken |= self._waiting
         for future in self._woken:
             future.cancel()

@@ -59,8 +59,6 @@ SLICE = 0.5
 SILENCE = 2.0
 #: Seconds between two connections that are made because a kernel seems to have forgotten its cell.
 RENEWAL = 15.0
-#: Seconds that a failure waits for outputs that came before it to be read.
-LAST_WORDS = 2.0
 #: Seconds that the gateway may take to say that all it had has been sent.
 FENCE = 1.0
 #: Seconds between pings of the websocket, without an answer to which the connection counts as broken.
@@ -378,7 +376,6 @@ class ShellChannel(_Channel):
     def __init__(self, client: RemoteClient) -> None:
         super().__init__(client)
         self.replies: deque[dict[str, Any]] = deque()
-        self._failed: float | None = None
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a request."""
@@ -389,21 +386,13 @@ class ShellChannel(_Channel):
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.replies:
             self._client.look_after()
-            self._raise_failure()
+            if self._client.link.failure is not None:
+                raise self._client.link.failure
             left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
             if left <= 0:
                 raise Empty
             await self._wait(left)
         return self.replies.popleft()
-
-    def _raise_failure(self) -> None:
-        """Raise what the link has failed with, once the outputs that came before have been read."""
-        failure = self._client.link.failure
-        if failure is None:
-            return
-        self._failed = self._failed or time.monotonic()
-        if not self._client.iopub_channel.inbox or time.monotonic() - self._failed > LAST_WORDS:
-            raise failure
 
 
 class IOPubChannel(_Channel):
@@ -447,7 +436,7 @@ class IOPubChannel(_Channel):
         link = self._client.link
         if link.has_two_readers and link.reply is None and link.request is not None:
             self._client.shell_channel.ring()
-            await asyncio.sleep(2 * LAST_WORDS)  # or until cancelled, where somebody waits for a reply too
+            await asyncio.sleep(2 * SILENCE)  # or until cancelled, where somebody waits for a reply too
         raise failure
 
 
@@ -488,6 +477,10 @@ class RemoteClient(AsyncKernelClient):
         self._executed = request
         self.link.begin(request)
         return request
+
+    async def hear_out(self) -> None:
+        """Wait until all has arrived that a kernel which has ended ever sent."""
+        await self.wire.fence()
 
     def take(self, channel: str, arrival: Arrival) -> None:
         """Take a message that has arrived."""

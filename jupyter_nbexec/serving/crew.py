@@ -433,7 +433,7 @@ class Crew:
             await self._look_at_idle(worker)
         for worker in list(self._recovering):
             if not await worker.is_alive():
-                worker.line.fail("the kernel died")
+                worker.line.lose("the kernel died")
         self._adapt()
 
     async def _look_at_busy(self, worker: Worker) -> None:
@@ -441,7 +441,7 @@ class Crew:
         if worker.deadline is None or worker not in self._busy:
             return
         if not is_alive:
-            worker.line.fail(await worker.kernel.death() or "the kernel died")
+            worker.line.lose(await worker.kernel.death() or "the kernel died")
         elif time.monotonic() >= worker.deadline:
             worker.end_call(TIMEOUT)
 

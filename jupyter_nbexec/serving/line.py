@@ -117,6 +117,7 @@ class Line:
         self._max_bytes = max_bytes
         #: Whether a cell finds its request in a variable, without a statement that assigns it.
         self.takes_requests = takes_requests
+        self._losing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -166,10 +167,21 @@ class Line:
 
     def close(self) -> None:
         """Let go of the kernel."""
+        if self._losing is not None:
+            self._losing.cancel()
         self._opened.close()
 
     def fail(self, how: str) -> None:
         """Have `execute`, or `settle`, raise ConnectionLost at once, until `revive`."""
+        self._link.fail(connection.ConnectionLost(how), patience=0.0)
+
+    def lose(self, how: str) -> None:
+        """Have them raise it once all has been read that a kernel which has ended has said."""
+        if self._losing is None:
+            self._losing = asyncio.create_task(self._lose(how))
+
+    async def _lose(self, how: str) -> None:
+        await self._opened.client.hear_out()
         self._link.fail(connection.ConnectionLost(how))
 
     def revive(self) -> None:
@@ -196,10 +208,11 @@ class Line:
         try:
             await self._hear(heard)
         except connection.ConnectionLost:
-            # `exit()` ends the kernel: whether the rest of its words still came through is chance.
             await self._look_for_reply()
             if link.reply is None or not execute.asks_exit(link.reply["content"]):
                 raise
+            # All that came has been read, and the end of the cell was not among it.
+            link.has_lost_output = True
         heard.reply = link.reply["content"] if link.reply is not None else {}
         if not heard.has_output and not self.takes_requests:
             await self._hear_late(heard)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import nbformat
 import pytest
 import zmq
@@ -18,10 +19,16 @@ from jupyter_client.session import Session
 
 from jupyter_nbexec import execute
 from jupyter_nbexec.kernels import connection
+from jupyter_nbexec.kernels.opened import Opened
+from jupyter_nbexec.serving.line import Line
+from tests.machinery import MIB
 
 pytestmark = pytest.mark.anyio
 #: Milliseconds that anything may take.
 DEADLINE = 20_000
+#: Messages that are more than one batch.
+NUMBER = 2 * connection.BATCH_MESSAGES
+LIMITS = execute.Limits(output_bytes=MIB, outputs=9999, result_bytes=1, start_timeout=1.0, result_timeout=1.0)
 
 
 @dataclass
@@ -105,17 +112,98 @@ async def test_output_that_came_before_the_failure(tmp_path: Path) -> None:
         assert (await reading)["texts"] == ["last words"]
 
 
-async def test_silence_counts_from_when_it_is_listened_for() -> None:
-    """A loop that had no time to listen has not heard silence."""
-    limits = execute.Limits(output_bytes=1, outputs=1, result_bytes=1, start_timeout=1.0, result_timeout=1.0)
-    execution = execute.Execution(notebook=nbformat.v4.new_notebook(), connection_info={}, limits=limits)
-    execution.link.heard = time.monotonic() - 60
-    giving_up = asyncio.create_task(execution.abandon())
-    await begin_to_wait(giving_up)
-    assert execution.link.failure is None
-    await giving_up
+async def test_a_kernel_that_has_ended_is_heard_out(tmp_path: Path) -> None:
+    """All that a kernel sent before it ended is read, however late, and only then is it given up."""
+    async with talking(tmp_path) as talk:
+        parent = {"msg_id": "it"}
+        talk.link.begin("it")
+        execution = execute.Execution(
+            notebook=nbformat.v4.new_notebook(),
+            connection_info={},
+            limits=LIMITS,
+            opened=Opened(client=talk.client, link=talk.link, language_info={}),
+        )
+        for number in range(NUMBER):
+            content = {"data": {"text/plain": str(number)}, "metadata": {}}
+            talk.session.send(talk.iopub, "display_data", content, parent=parent, ident=b"display_data")
+        giving_up = asyncio.create_task(execution.abandon(has_ended=True))
+        await begin_to_wait(giving_up)
+        talk.session.send(talk.iopub, "status", {"execution_state": "idle"}, parent=parent, ident=b"status")
+        # Its thread sends all that it was given before it closes.
+        talk.shell.close()
+        talk.iopub.close()
+        with anyio.fail_after(DEADLINE / 1000):
+            await giving_up
+        said = [await talk.client.iopub_channel.get_msg() for _ in range(NUMBER + 1)]
 
-    assert execution.link.failure is not None
+        assert [each["content"]["data"]["text/plain"] for each in said[:-1]] == list(map(str, range(NUMBER)))
+        assert said[-1]["content"] == {"execution_state": "idle"}
+        talk.link.request = None
+        with pytest.raises(connection.ConnectionLost):
+            await talk.client.iopub_channel.get_msg()
+
+
+async def test_a_kernel_that_goes_on_is_not(tmp_path: Path) -> None:
+    """One that is given up while it talks without end is not heard for ever."""
+    async with talking(tmp_path) as talk:
+        talk.link.has_two_readers = False
+        talk.link.begin("it")
+        content: dict[str, Any] = {"data": {}, "metadata": {}}
+        talk.session.send(talk.iopub, "display_data", content, parent={"msg_id": "it"}, ident=b"display_data")
+        wait_while_nothing_else_runs(talk.client.iopub_channel.socket)
+        talk.link.fail(connection.ConnectionLost(), patience=0.0)
+
+        with pytest.raises(connection.ConnectionLost):
+            await talk.client.iopub_channel.get_msg()
+
+
+async def test_a_call_that_ends_its_kernel(tmp_path: Path) -> None:
+    """What a call has put out is complete, though its kernel has ended before it was read."""
+    async with talking(tmp_path) as talk:
+        talk.link.has_two_readers = False
+        line = Line(Opened(client=talk.client, link=talk.link, language_info={}), MIB, takes_requests=True)
+        answering = asyncio.create_task(line.execute("exit()"))
+        await begin_to_wait(answering)
+        assert talk.shell.poll(DEADLINE)
+        names, parts = talk.session.feed_identities(talk.shell.recv_multipart())
+        asked = talk.session.deserialize(parts)
+        reply = {"status": "ok", "payload": [{"source": "ask_exit"}]}
+        talk.session.send(talk.shell, "execute_reply", reply, parent=asked, ident=names)
+        for _ in range(NUMBER):
+            content = {"data": {"text/plain": "1"}, "metadata": {}}
+            talk.session.send(talk.iopub, "display_data", content, parent=asked, ident=b"display_data")
+        talk.session.send(talk.iopub, "status", {"execution_state": "idle"}, parent=asked, ident=b"status")
+        talk.shell.close()
+        talk.iopub.close()
+        line.lose("the kernel died")
+        with anyio.fail_after(DEADLINE / 1000):
+            heard = await answering
+
+        assert len(heard.shown) == NUMBER
+        assert heard.is_complete
+
+
+async def test_nothing_left_to_execute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is to start no further cell has executed all where only texts and empty cells are left."""
+    cells = [
+        nbformat.v4.new_code_cell("1"),
+        nbformat.v4.new_code_cell(""),
+        nbformat.v4.new_markdown_cell("x"),
+    ]
+    execution = execute.Execution(
+        notebook=nbformat.v4.new_notebook(cells=cells), connection_info={}, limits=LIMITS
+    )
+
+    async def end(*_: Any) -> dict[str, Any]:
+        execution.stop()
+        return {"status": "ok"}
+
+    monkeypatch.setattr(execute, "_run_cell", end)
+    runner: Any = SimpleNamespace(tell_cell=lambda *_: None)
+    opened = Opened(client=None, link=execution.link, language_info={})
+    await execute._run_cells(runner, execution, opened, is_all=True)
+
+    assert execution.has_run_cells
 
 
 def losses(*numbers: int, cells: int = 0) -> connection.Losses:

@@ -66,6 +66,8 @@ class PlayedLine:
         self.failure = connection.ConnectionLost(how)
         self._over.set()
 
+    lose = fail
+
     def revive(self) -> None:
         """As `Line.revive`."""
         self.failure = None
