@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.output_widget import OutputWidget
 
-from jupyter_nbexec import execute, live
+from jupyter_nbexec import execute, live, outputs
 from tests.machinery import MIB, Engine
 from tests.sources import Source
 
@@ -635,6 +636,20 @@ async def test_what_is_no_output(engine: Engine, code: str) -> None:
 
     assert ending(answer) == ("succeeded", None)
     assert answer["result"] == "after"
+
+
+async def test_a_name_that_is_no_utf8(engine: Engine) -> None:
+    """Half a surrogate pair is replaced wherever it is shown, and what comes after it is executed."""
+    name = "name = 'Ausrei\\udcc3er.txt'\n"
+    answer = await engine.run(f"{name}print(name)", "display(name)", "name")
+
+    assert ending(answer) == ("succeeded", None)
+    assert text(answer) == "Ausrei\ufffder.txt\n"
+    assert json.loads(outputs.dumps(answer))["result"] == "Ausrei\ufffder.txt"
+    assert answer["truncated"] is False
+    answer = await engine.run(f"{name}raise ValueError(name)")
+
+    assert answer["error"]["message"] == "ValueError: Ausrei\ufffder.txt"
 
 
 async def test_flood_that_is_kept_back(tmp_path: Path, kernel_source: Source) -> None:

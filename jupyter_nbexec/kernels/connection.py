@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hmac
-import json
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -33,7 +32,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from jupyter_nbexec import background
 from jupyter_nbexec.kernels import remote
-from jupyter_nbexec.kernels.inbox import FRAME, OUTPUT_TYPES, ConnectionLost, Inbox, Link, Losses
+from jupyter_nbexec.kernels.inbox import ConnectionLost, Inbox, Link, Losses
+from jupyter_nbexec.kernels.messages import OUTPUT_TYPES, Parts, UnreadableError
 
 __all__ = ["OUTPUT_TYPES", "ConnectionLost", "Link", "Losses"]
 
@@ -58,6 +58,8 @@ RETRY = 10
 LOOK = 0.01
 #: Seconds of silence after which it has, if a process that it forked holds its connections open.
 QUIET = 2.0
+#: Seconds after a reply that cannot be read for which one that can is waited for.
+UNREADABLE = 5.0
 #: Seconds for which a kernel that goes on talking is heard after it was given up.
 LAST_WORDS = 1.0
 
@@ -109,6 +111,8 @@ class ShellChannel(AsyncZMQSocketChannel):
     def __init__(self, socket: zmq.asyncio.Socket, session: Any, loop: Any = None) -> None:
         super().__init__(socket, session, loop)
         self.monitor = Monitor(socket)
+        #: Since when a reply is awaited though one has come that could not be read.
+        self._unreadable: float | None = None
 
     def close(self) -> None:
         """Close the socket and the one that watches it."""
@@ -127,45 +131,49 @@ class ShellChannel(AsyncZMQSocketChannel):
             left = SLICE if deadline is None else min(SLICE, max(0.0, deadline - time.monotonic()))
             # What has come is read, though the kernel may have ended since.
             if await readable(self.link, self.socket, left) or await self.socket.poll(0):
-                message = await self._recv()
-                self.link.losses.saw(message["msg_id"])
-                if message["parent_header"].get("msg_id") == self.link.request:
-                    self.link.reply = message
-                return message
+                message = self._take(await self.socket.recv_multipart())
+                if message is not None:
+                    return message
+                continue
+            self._give_up_unreadable()
             if self.link.failure is not None:
                 raise self.link.failure
             if deadline is not None and time.monotonic() >= deadline:
                 raise Empty
 
-
-class Parts:
-    """A message in parts, as it came: signature, header, parent header, metadata, content, buffers."""
-
-    __slots__ = ("_parts", "_session", "header", "parent", "size")
-
-    def __init__(self, session: Any, header: dict[str, Any], parent: str | None, parts: list[Any]) -> None:
-        self.header = header
-        self.parent = parent
-        # Content and buffers, without headers: what is kept, as near as can be told before it is parsed.
-        self.size = max(0, sum(map(len, parts[4:])) - FRAME)
-        self._session = session
-        self._parts = parts
-
-    def content(self) -> dict[str, Any]:
-        """Parse the content by hand.
-
-        `Session.deserialize` costs three times as much, most of it for dates nobody reads.
-        """
-        session, parts = self._session, self._parts
-        if session.auth is not None and not hmac.compare_digest(parts[0], session.sign(parts[1:5])):
-            raise ValueError("a message of the kernel has a wrong signature")
-        content: dict[str, Any] = json.loads(parts[4])
-        return content
-
-    def message(self) -> dict[str, Any]:
-        """Parse all of it."""
-        message: dict[str, Any] = self._session.deserialize(self._parts)
+    def _take(self, frames: list[bytes]) -> dict[str, Any] | None:
+        """Read a reply; None if it cannot be read."""
+        try:
+            _, arrival = read(self.session, frames)
+            message = arrival.message()
+        except UnreadableError:
+            self.link.leave_out()
+            self._unreadable = self._unreadable or time.monotonic()
+            return None
+        self.link.losses.saw(message["msg_id"])
+        if arrival.parent == self.link.request:
+            self.link.reply = message
+            self._unreadable = None
         return message
+
+    def _give_up_unreadable(self) -> None:
+        """Wait no longer for a reply that seems to have come, and could not be read."""
+        if self._unreadable is not None and time.monotonic() - self._unreadable > UNREADABLE:
+            self._unreadable = None
+            self.link.fail(ConnectionLost("the kernel's reply cannot be read"))
+
+
+def read(session: Any, frames: list[bytes]) -> tuple[bytes, Parts]:
+    """Read a message as it came from a socket; its topic, or else an address. Raises UnreadableError."""
+    try:
+        identities, parts = session.feed_identities(frames)
+    except ValueError as error:
+        raise UnreadableError from error
+
+    def is_genuine() -> bool:
+        return session.auth is None or hmac.compare_digest(parts[0], session.sign(parts[1:5]))
+
+    return identities[0] if identities else b"", Parts(parts[1:], is_genuine)
 
 
 class IOPubChannel(AsyncZMQSocketChannel):
@@ -188,7 +196,6 @@ class IOPubChannel(AsyncZMQSocketChannel):
         #: Whether the kernel's messages have ipykernel's topics, and whether streams are left out by them.
         self._has_topics = False
         self._is_narrow = False
-        self._parent: tuple[bytes, str | None] = (b"", None)
 
     def open(
         self, link: Link, address: str, ask: Callable[[], str], has_answered: Callable[[], bool]
@@ -303,13 +310,14 @@ class IOPubChannel(AsyncZMQSocketChannel):
         if self._is_reconnected:  # a kernel that has ended says nothing more: then nothing was lost
             self._is_reconnected = False
             self.link.was_cut = True
-        identities, rest = self.session.feed_identities(frames)
-        parts: list[Any] = list(rest)
-        topic = identities[0] if identities else b""
-        header = json.loads(parts[1])
-        self._has_topics |= header["msg_type"] == "status" and topic.startswith(OTHER_TOPICS[0])
-        arrival = Parts(self.session, header, self._parent_in(parts[2]), parts)
-        if not self._inbox.sort_in(arrival) and self.link.is_full and topic.startswith(STREAM_TOPIC):
+        try:
+            topic, arrival = read(self.session, frames)
+            is_kept = self._inbox.sort_in(arrival)
+        except UnreadableError:
+            self.link.leave_out()
+            return
+        self._has_topics |= arrival.header["msg_type"] == "status" and topic.startswith(OTHER_TOPICS[0])
+        if not is_kept and self.link.is_full and topic.startswith(STREAM_TOPIC):
             self._narrow()
 
     def _narrow(self) -> None:
@@ -346,12 +354,6 @@ class IOPubChannel(AsyncZMQSocketChannel):
         # Of the connection that was let go.
         self.monitor.take()
         self._is_reconnected = False
-
-    def _parent_in(self, frame: bytes) -> str | None:
-        """Read to which request a message belongs: mostly, to the same as the one before."""
-        if frame != self._parent[0]:
-            self._parent = frame, json.loads(frame).get("msg_id")
-        return self._parent[1]
 
     async def _mend(self) -> None:
         """Connect again if the connection broke; stir a kernel that does not begin, or does not say it ended.

@@ -8,14 +8,14 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any
 
-#: Message types whose number and size depend on what the notebook prints and shows.
-OUTPUT_TYPES = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
+from jupyter_nbexec.kernels.messages import OUTPUT_TYPES, Parts, Whole, whole
+
 #: Message types that change what a notebook shows even after the end of their request.
 LATE_TYPES = OUTPUT_TYPES | {"clear_output", "comm_open", "comm_msg", "comm_close"}
-#: Bytes of a stream message's content beside its text.
-FRAME = len('{"name": "stdout", "text": ""}')
+#: What the user is told of a message that cannot be read.
+LEFT_OUT = "The kernel sent messages that cannot be read; they were left out."
 #: ipykernel and others number their messages: `<session>_<process id>_<number>`.
 NUMBERED = re.compile(r"(.+_)(\d+)\Z")
 
@@ -138,6 +138,11 @@ class Link:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
+    def leave_out(self) -> None:
+        """Note that a message cannot be read; it may have been an output."""
+        self.has_lost_output = True
+        self.warn(LEFT_OUT)
+
     async def wait_for(self, awaitable: Awaitable[Any]) -> bool:
         """Wait for something that is true or not; False at once when the connection fails."""
         future = asyncio.ensure_future(awaitable)
@@ -153,28 +158,6 @@ class Link:
         finally:
             self._waiting.discard(future)
             self._woken.discard(future)
-
-
-class Arrival(Protocol):
-    """A message that has arrived, parsed no further than is needed to tell whether it is wanted."""
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """Its header."""
-
-    @property
-    def parent(self) -> str | None:
-        """The id of the request that it belongs to."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of content and buffers, as near as can be told."""
-
-    def content(self) -> dict[str, Any]:
-        """Parse its content. Raises ValueError if the message is forged."""
-
-    def message(self) -> dict[str, Any]:
-        """Parse all of it."""
 
 
 class Inbox:
@@ -216,8 +199,11 @@ class Inbox:
         """Take the answer to this request for the end of the run's, if that has not come by then."""
         self._ping = request
 
-    def sort_in(self, arrival: Arrival) -> bool:
-        """Keep a message, join it to the one before, or drop it; False if there was no room for it."""
+    def sort_in(self, arrival: Parts | Whole) -> bool:
+        """Keep a message, join it to the one before, or drop it; False if there was no room for it.
+
+        Raises UnreadableError.
+        """
         link = self._link
         link.losses.saw(arrival.header["msg_id"])
         kind, parent = arrival.header["msg_type"], arrival.parent
@@ -237,31 +223,27 @@ class Inbox:
             return True
         link.heard = time.monotonic()
         link.has_begun = True
-        self._waiting += arrival.size
         if kind == "stream":
             self._join(arrival)
         else:
             self._ready.append(_whole(arrival))
+        self._waiting += arrival.size
         return True
 
     def _has_room(self, size: int) -> bool:
         link = self._link
         return not link.is_full and size <= link.max_bytes and self._waiting + size <= self._capacity
 
-    def _join(self, arrival: Arrival) -> None:
+    def _join(self, arrival: Parts | Whole) -> None:
         """Keep a stream message, joined to the one before where that is of the same stream."""
         content = arrival.content()
-        if not isinstance(content.get("name"), str) or not isinstance(content.get("text"), str):
-            self._link.has_lost_output = True
-            self._waiting -= arrival.size
-            return
         last = self._ready[-1] if self._ready else None
         if last is not None and last["msg_type"] == "stream" and last["content"]["name"] == content["name"]:
             last["texts"].append(content["text"])
             last["size"] += arrival.size
             return
-        message = _bare(arrival.header, arrival.parent, {"name": content["name"], "text": ""}, arrival.size)
-        self._ready.append({**message, "texts": [content["text"]]})
+        message = whole(arrival.header, arrival.parent, {}, {"name": content["name"], "text": ""})
+        self._ready.append({**message, "size": arrival.size, "texts": [content["text"]]})
 
     def _note_other(self, parent: str | None) -> None:
         if parent is None:
@@ -274,27 +256,15 @@ class Inbox:
                 self._link.has_lost_output = True
                 # It stands in for the message, lost on its way, that says the kernel is idle again.
                 header = {"msg_id": "", "msg_type": "status"}
-                self._ready.append(_bare(header, self._link.request, {"execution_state": "idle"}, 0))
+                idle = whole(header, self._link.request, {}, {"execution_state": "idle"})
+                self._ready.append({**idle, "size": 0})
             return
         self._link.losses.saw_other(parent)
 
 
-def _bare(header: dict[str, Any], parent: str | None, content: dict[str, Any], size: int) -> dict[str, Any]:
-    return {
-        "header": header,
-        "parent_header": {"msg_id": parent},
-        "msg_id": header["msg_id"],
-        "msg_type": header["msg_type"],
-        "metadata": {},
-        "content": content,
-        "buffers": [],
-        "size": size,
-    }
-
-
-def _whole(arrival: Arrival) -> dict[str, Any]:
+def _whole(arrival: Parts | Whole) -> dict[str, Any]:
     message = arrival.message()
     message["size"] = arrival.size
     if message["msg_type"] == "stream":
-        message["texts"] = [str(message["content"].get("text", ""))]
+        message["texts"] = [message["content"]["text"]]
     return message

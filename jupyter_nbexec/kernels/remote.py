@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import time
 import uuid
 from collections import deque
@@ -26,7 +27,7 @@ from queue import Empty
 from typing import Any
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
-from jupyter_client.jsonutil import extract_dates, json_default
+from jupyter_client.jsonutil import json_default
 from jupyter_server.services.kernels.connection.base import (
     deserialize_binary_message,
     deserialize_msg_from_ws_v1,
@@ -41,8 +42,9 @@ from tornado.websocket import (
     WebSocketError,
 )
 
-from jupyter_nbexec import background
-from jupyter_nbexec.kernels.inbox import FRAME, Arrival, ConnectionLost, Inbox, Link
+from jupyter_nbexec import background, outputs
+from jupyter_nbexec.kernels.inbox import ConnectionLost, Inbox, Link
+from jupyter_nbexec.kernels.messages import Parts, UnreadableError, Whole, read_object
 
 #: What `connection_info()` of a kernel behind a gateway calls its transport.
 TRANSPORT = "websocket"
@@ -84,82 +86,18 @@ class _Unreachable(Exception):
     """Nobody answered; perhaps later."""
 
 
-class Frames:
-    """A message in the parts of the newer form: header, parent header, metadata, content, buffers."""
-
-    __slots__ = ("_parts", "header", "parent", "size")
-
-    def __init__(self, parts: list[bytes]) -> None:
-        self.header: dict[str, Any] = json.loads(parts[0])
-        self.parent: str | None = json.loads(parts[1]).get("msg_id")
-        self.size = max(0, sum(map(len, parts[3:])) - FRAME)
-        self._parts = parts
-
-    def content(self) -> dict[str, Any]:
-        """Parse its content."""
-        content: dict[str, Any] = json.loads(self._parts[3])
-        return content
-
-    def message(self) -> dict[str, Any]:
-        """Parse all of it."""
-        return _message(
-            self.header,
-            json.loads(self._parts[1]),
-            json.loads(self._parts[2]),
-            self.content(),
-            self._parts[4:],
-        )
-
-
-class Whole:
-    """A message of the older form, which is parsed as a whole or not at all."""
-
-    __slots__ = ("_fields", "header", "parent", "size")
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.header: dict[str, Any] = fields["header"]
-        self.parent: str | None = (fields.get("parent_header") or {}).get("msg_id")
-        self._fields = fields
-        buffers = sum(map(len, fields.get("buffers") or []))
-        self.size = max(0, len(json.dumps(fields["content"], ensure_ascii=False).encode()) + buffers - FRAME)
-
-    def content(self) -> dict[str, Any]:
-        """Its content."""
-        content: dict[str, Any] = self._fields["content"]
-        return content
-
-    def message(self) -> dict[str, Any]:
-        """All of it."""
-        fields = self._fields
-        buffers = fields.get("buffers") or []
-        parent = fields.get("parent_header") or {}
-        return _message(self.header, parent, fields.get("metadata") or {}, self.content(), buffers)
-
-
-def _message(
-    header: dict[str, Any],
-    parent: dict[str, Any],
-    metadata: dict[str, Any],
-    content: dict[str, Any],
-    buffers: list[Any],
-) -> dict[str, Any]:
-    return {
-        "header": extract_dates(header),
-        "parent_header": parent,
-        "msg_id": header["msg_id"],
-        "msg_type": header["msg_type"],
-        "metadata": metadata,
-        "content": content,
-        "buffers": buffers,
-    }
-
-
-def _decode(data: str | bytes, subprotocol: str | None) -> tuple[str, Arrival]:
-    """Tell a message's channel, and parse as much of it as must be. Raises anything."""
-    if subprotocol == SUBPROTOCOL and isinstance(data, bytes):
-        channel, parts = deserialize_msg_from_ws_v1(data)
-        return channel, Frames(parts)
-    fields = deserialize_binary_message(data) if isinstance(data, bytes) else json.loads(data)
+def _decode(data: str | bytes, subprotocol: str | None) -> tuple[str, Parts | Whole]:
+    """Tell a message's channel, and parse as much of it as must be. Raises UnreadableError."""
+    if isinstance(data, str):
+        fields = read_object(data)
+        return fields.get("channel") or "", Whole(fields)
+    try:
+        if subprotocol == SUBPROTOCOL:
+            channel, parts = deserialize_msg_from_ws_v1(data)
+            return channel, Parts(parts)
+        fields = outputs.clean_json(deserialize_binary_message(data))
+    except (LookupError, TypeError, ValueError, RecursionError, struct.error) as error:
+        raise UnreadableError from error
     return fields.get("channel") or "", Whole(fields)
 
 
@@ -317,8 +255,8 @@ class Wire:
             try:
                 channel, arrival = _decode(data, connection.agreed)
                 self._client.take(channel, arrival)
-            except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-                self._link.has_lost_output = True
+            except UnreadableError:
+                self._link.leave_out()
             if background.turns.is_over:
                 background.turns.end()
                 await asyncio.sleep(0)
@@ -482,7 +420,7 @@ class RemoteClient(AsyncKernelClient):
         """Wait until all has arrived that a kernel which has ended ever sent."""
         await self.wire.fence()
 
-    def take(self, channel: str, arrival: Arrival) -> None:
+    def take(self, channel: str, arrival: Parts | Whole) -> None:
         """Take a message that has arrived."""
         if channel == "iopub":
             if not self._heeds(arrival):
@@ -520,11 +458,16 @@ class RemoteClient(AsyncKernelClient):
         is_later = seen > self.link.heard + SLICE and now - self._renewed > RENEWAL
         return is_later and self.link.request is not None and state in ("idle", "starting")
 
-    def _take_reply(self, arrival: Arrival) -> None:
+    def _take_reply(self, arrival: Parts | Whole) -> None:
         self.link.losses.saw(arrival.header["msg_id"])
         if arrival.header["msg_type"] == "kernel_info_reply":
             self._recognize(str(arrival.header.get("session")))
-        message = arrival.message()
+        try:
+            message = arrival.message()
+        except UnreadableError:
+            if arrival.parent == self.link.request:
+                self.link.fail(ConnectionLost("the kernel's reply cannot be read"))
+            raise
         if arrival.parent == self.link.request:
             self.link.reply = message
         elif arrival.parent == self._probe and self._waits_for_cell():
@@ -545,7 +488,7 @@ class RemoteClient(AsyncKernelClient):
         if kernel != self._kernel:
             self.link.fail(ConnectionLost(RESTARTED))
 
-    def _end_in(self, kind: str, arrival: Arrival) -> str | None:
+    def _end_in(self, kind: str, arrival: Parts | Whole) -> str | None:
         """How the kernel has ended, if it is this that says so."""
         if kind == "shutdown_reply":
             return RESTARTED if arrival.content().get("restart") else SHUT_DOWN
@@ -555,7 +498,7 @@ class RemoteClient(AsyncKernelClient):
         is_other = self._kernel is not None and arrival.header.get("session") != self._kernel
         return RESTARTED if state == "starting" and is_other else ENDS.get(str(state))
 
-    def _heeds(self, arrival: Arrival) -> bool:
+    def _heeds(self, arrival: Parts | Whole) -> bool:
         """Tell whether it is about the connection rather than the run, and heed it."""
         kind = arrival.header["msg_type"]
         end = self._end_in(kind, arrival)

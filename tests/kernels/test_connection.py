@@ -112,6 +112,52 @@ async def test_output_that_came_before_the_failure(tmp_path: Path) -> None:
         assert (await reading)["texts"] == ["last words"]
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b""],
+        [b"topic", b"<IDS|MSG>"],
+        [b"topic", b"<IDS|MSG>", b"bad", b"{", b"{", b"{", b"{"],
+        [b"topic", b"<IDS|MSG>", b"", b'{"msg_id":"1","msg_type":"x"}', b"{}", b"{}", b"[]"],
+        [
+            b"topic",
+            b"<IDS|MSG>",
+            b"",
+            b'{"msg_id":"1","msg_type":"stream"}',
+            b'{"msg_id":"it"}',
+            b"{}",
+            b"{}",
+        ],
+    ],
+)
+async def test_what_is_no_message(tmp_path: Path, frames: list[bytes]) -> None:
+    """What cannot be read is left out, and that is told; what comes after it is read."""
+    async with talking(tmp_path) as talk:
+        talk.link.begin("it")
+        talk.iopub.send_multipart(frames)
+        content = {"name": "stdout", "text": "after"}
+        talk.session.send(talk.iopub, "stream", content, parent={"msg_id": "it"}, ident=b"stream.stdout")
+
+        assert (await talk.client.iopub_channel.get_msg(timeout=DEADLINE / 1000))["texts"] == ["after"]
+        is_of_nobody = frames[-1] == b"[]"
+        assert talk.link.has_lost_output is not is_of_nobody
+        assert bool(talk.link.warnings) is not is_of_nobody
+
+
+async def test_reply_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel whose reply cannot be read is given up, if it sends no other."""
+    monkeypatch.setattr(connection, "UNREADABLE", 0.0)
+    async with talking(tmp_path) as talk:
+        talk.link.begin(talk.client.execute("1"))
+        assert talk.shell.poll(DEADLINE)
+        names, parts = talk.session.feed_identities(talk.shell.recv_multipart())
+        asked = talk.session.deserialize(parts)
+        Session(key=b"another").send(talk.shell, "execute_reply", {"status": "ok"}, parent=asked, ident=names)
+
+        with pytest.raises(connection.ConnectionLost, match="cannot be read"):
+            await talk.client.shell_channel.get_msg(timeout=DEADLINE / 1000)
+
+
 async def test_a_kernel_that_has_ended_is_heard_out(tmp_path: Path) -> None:
     """All that a kernel sent before it ended is read, however late, and only then is it given up."""
     async with talking(tmp_path) as talk:

@@ -19,6 +19,7 @@ from jupyter_nbexec import kernels, live
 from jupyter_nbexec.kernels import gateway as gateways_client
 from jupyter_nbexec.kernels import remote
 from jupyter_nbexec.kernels.inbox import Link
+from jupyter_nbexec.kernels.messages import Whole
 from tests import gateways
 from tests.gateways import Gateway
 from tests.machinery import Engine
@@ -427,30 +428,10 @@ async def test_many_prints(tmp_path: Path, gateway: Gateway) -> None:
     assert len(answer["outputs"]) == 1
 
 
-class Sent:
+def sent(kind: str, parent: str | None, session: str = "kernel", **content: Any) -> Whole:
     """A message as it may come."""
-
-    def __init__(self, kind: str, parent: str | None, session: str = "kernel", **content: Any) -> None:
-        self.header = {"msg_id": f"{session}_1_1", "msg_type": kind, "session": session}
-        self.parent = parent
-        self.size = 10
-        self._content = content
-
-    def content(self) -> dict[str, Any]:
-        """Its content."""
-        return self._content
-
-    def message(self) -> dict[str, Any]:
-        """All of it."""
-        ids = {"msg_id": self.header["msg_id"], "msg_type": self.header["msg_type"]}
-        parent = {"msg_id": self.parent}
-        return {
-            "header": self.header,
-            **ids,
-            "parent_header": parent,
-            "content": self._content,
-            "buffers": [],
-        }
+    header = {"msg_id": f"{session}_1_1", "msg_type": kind, "session": session}
+    return Whole({"header": header, "parent_header": {"msg_id": parent}, "content": content})
 
 
 @pytest.fixture
@@ -466,20 +447,20 @@ async def client() -> AsyncIterator[remote.RemoteClient]:
 @pytest.mark.parametrize(
     ("message", "says"),
     [
-        (Sent("status", None, execution_state="restarting"), "the kernel died"),
-        (Sent("status", None, execution_state="autorestarting"), "the kernel died"),
-        (Sent("status", None, execution_state="dead"), "the kernel died"),
-        (Sent("status", None, "another", execution_state="starting"), "the kernel was restarted"),
-        (Sent("shutdown_reply", "x", restart=True), "the kernel was restarted"),
-        (Sent("shutdown_reply", "x", restart=False), "the kernel was shut down"),
+        (sent("status", None, execution_state="restarting"), "the kernel died"),
+        (sent("status", None, execution_state="autorestarting"), "the kernel died"),
+        (sent("status", None, execution_state="dead"), "the kernel died"),
+        (sent("status", None, "another", execution_state="starting"), "the kernel was restarted"),
+        (sent("shutdown_reply", "x", restart=True), "the kernel was restarted"),
+        (sent("shutdown_reply", "x", restart=False), "the kernel was shut down"),
     ],
 )
-async def test_words_of_an_end(client: remote.RemoteClient, message: Sent, says: str) -> None:
+async def test_words_of_an_end(client: remote.RemoteClient, message: Whole, says: str) -> None:
     """What says that the kernel has ended ends the run; an earlier output is read before."""
-    client.take("shell", Sent("kernel_info_reply", "first"))
+    client.take("shell", sent("kernel_info_reply", "first"))
     await client.shell_channel.get_msg()
     client.link.begin("r")
-    client.take("iopub", Sent("stream", "r", name="stdout", text="last words"))
+    client.take("iopub", sent("stream", "r", name="stdout", text="last words"))
     client.take("iopub", message)
 
     assert (await client.iopub_channel.get_msg())["texts"] == ["last words"]
@@ -489,8 +470,8 @@ async def test_words_of_an_end(client: remote.RemoteClient, message: Sent, says:
 
 async def test_another_kernel_answers(client: remote.RemoteClient) -> None:
     """A kernel that is not the one that answered first has been started in its place."""
-    client.take("shell", Sent("kernel_info_reply", "first"))
-    client.take("shell", Sent("kernel_info_reply", "second", "another"))
+    client.take("shell", sent("kernel_info_reply", "first"))
+    client.take("shell", sent("kernel_info_reply", "second", "another"))
 
     assert str(client.link.failure) == "the kernel was restarted"
 
@@ -500,7 +481,7 @@ async def test_lost_reply(client: remote.RemoteClient) -> None:
     request = client.execute("1")
     client.was_cut()
     assert client._probe is not None
-    client.take("shell", Sent("kernel_info_reply", client._probe))
+    client.take("shell", sent("kernel_info_reply", client._probe))
 
     assert request == client.link.request
     assert "reply is lost" in str(client.link.failure)
@@ -509,10 +490,10 @@ async def test_lost_reply(client: remote.RemoteClient) -> None:
 async def test_memory_is_bounded(client: remote.RemoteClient) -> None:
     """Outputs that nobody reads are kept up to a limit only."""
     client.link.begin("r")
-    sent = Sent("display_data", "r")
-    sent.size = 1000
+    large = sent("display_data", "r", data={})
+    large.size = 1000
     for _ in range(20_000):
-        client.take("iopub", sent)
+        client.take("iopub", large)
 
     assert client.link.has_lost_output
     assert len(client.iopub_channel.inbox._ready) * 1000 <= remote.WAITING + 1000
