@@ -599,6 +599,8 @@ async def open_kernel(
         opened.language_info = said.get("language_info") or {}
         if opened.language == "python" and is_owned:
             opened.has_steward = await evaluate(opened, result.opening())
+            if opened.has_steward:
+                link.losses.capacity = math.inf  # it has been told to drop nothing
         if is_owned and "place" in info:
             await _put_in_place(opened, info)
     except TimeoutError as error:
@@ -892,11 +894,14 @@ async def _take_result(opened: Opened, execution: Execution, index: int, reply: 
     """Take the value that the last cell showed from the kernel; failing that, from what it showed."""
     cell = execution.notebook.cells[index]
     captured = result.Captured()
-    if any(output.output_type == "execute_result" for output in cell.outputs):
-        if result.NAME in (reply.get("user_expressions") or {}):
-            captured = await background.offload(result.size(reply), result.decode, reply)
-        elif opened.language == "python" and cell.execution_count:
-            captured = await _capture(opened, execution, cell.execution_count)
+    is_unheard = False
+    is_shown = any(output.output_type == "execute_result" for output in cell.outputs)
+    if result.NAME in (reply.get("user_expressions") or {}):
+        captured = await background.offload(result.size(reply), result.decode, reply)
+        # A cell can say that it has ended when it has not; then there is more to hear.
+        is_unheard = captured.found and not is_shown
+    elif is_shown and opened.language == "python" and cell.execution_count:
+        captured = await _capture(opened, execution, cell.execution_count)
     execution.is_truncated |= captured.truncated
     if captured.found:
         execution.result, execution.result_type = captured.value, "application/json"
@@ -905,6 +910,7 @@ async def _take_result(opened: Opened, execution: Execution, index: int, reply: 
         execution.result_cell = index
         _take_shown_result(execution)
     _hear_farewell(execution, reply)
+    execution.is_settled &= not is_unheard
 
 
 def _take_shown_result(execution: Execution) -> None:

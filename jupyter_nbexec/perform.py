@@ -274,12 +274,13 @@ class Performer:
         is_healthy = False
         try:
             await watcher.until_done(task)
-            is_healthy = task.exception() is None and not execution.is_stuck
+            raised = task.exception()
+            is_healthy = raised is None and not execution.is_stuck
             has_ended_early = kernel.is_owned and watcher.death is not None and not execution.is_ready
             if has_ended_early and watcher.ending is None and not is_last:
                 return False
             run.mark_phase("kernel")  # where there was no cell to mark it
-            run.error = self._judge(run, watcher, task.exception())
+            run.error = self._judge(run, watcher, raised)
             if run.error is not None and run.error.code is models.ErrorCode.KERNEL_START_FAILED:
                 run.error = dataclasses.replace(run.error, traceback=kernel.last_words().splitlines())
         finally:

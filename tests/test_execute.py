@@ -638,6 +638,16 @@ async def test_what_is_no_output(engine: Engine, code: str) -> None:
     assert answer["result"] == "after"
 
 
+async def test_a_notebook_that_says_it_is_idle(engine: Engine) -> None:
+    """A cell that says it has ended when it has not keeps its outputs, and its result."""
+    say = "k = get_ipython().kernel\nk._publish_status('idle', 'shell')\n"
+    answer = await engine.run(f"{say}import time; time.sleep(0.5); print('after')\n7")
+
+    assert ending(answer) == ("succeeded", None)
+    assert answer["result"] == 7
+    assert [output["output_type"] for output in answer["outputs"]] == ["stream", "execute_result"]
+
+
 async def test_a_name_that_is_no_utf8(engine: Engine) -> None:
     """Half a surrogate pair is replaced wherever it is shown, and what comes after it is executed."""
     name = "name = 'Ausrei\\udcc3er.txt'\n"

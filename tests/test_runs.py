@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,25 @@ async def test_death_between_cells(play: Play) -> None:
     stage.kernel.ended = "the kernel exited with code 3"
 
     assert await ended(run) == (FAILED, "kernel_died")
+
+
+async def test_death_at_the_start(play: Play, caplog: pytest.LogCaptureFixture) -> None:
+    """A kernel that dies before it has answered is replaced once, and leaves nothing to complain of."""
+    stage = play()
+
+    async def act(execution: execute.Execution) -> None:
+        execution.is_ready = False
+        while execution.link.failure is None:
+            await asyncio.sleep(0.005)
+        raise execution.link.failure
+
+    stage.act = act
+    stage.kernel.ended = "the kernel exited with code 3"
+
+    assert await ended(await stage.submit()) == (FAILED, "kernel_start_failed")
+    gc.collect()
+    assert len(stage.order) == 2
+    assert "never retrieved" not in caplog.text
 
 
 async def test_kernel_that_does_not_start(play: Play) -> None:

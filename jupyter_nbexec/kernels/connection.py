@@ -82,7 +82,9 @@ class Monitor:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the other end has closed the connection; then all has arrived that came by it."""
+        """Whether either end has closed the connection; then all has arrived that came by it."""
+        if self.socket.closed:
+            return True
         self.take()
         return self._was_closed and self._open <= 0
 
@@ -482,7 +484,7 @@ async def wait_until_ready(
         info = await _info(client, min(deadline, time.monotonic() + patience))
         # Until something has come through the subscription, outputs could be missed.
         if info is not None and await _hears(client, min(deadline, time.monotonic() + 1.0)):
-            link.losses = Losses()
+            link.losses.restart()
             return info
         patience = min(2 * patience, 5.0)
     raise TimeoutError

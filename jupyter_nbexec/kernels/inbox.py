@@ -29,10 +29,15 @@ class Losses:
 
     Numbers are spent on replies to others and, by IPython's display hook, on values that show
     themselves, without a message that we see. So one gap a cell, and one for each request of somebody else,
-    is normal; losses at a high-water mark come by the hundred.
+    is normal. A kernel drops messages for us only while so many wait to be sent as its mark allows, which
+    all arrive; so who has heard fewer has lost none.
     """
 
     def __init__(self) -> None:
+        #: Messages that the kernel keeps until they are sent; ZeroMQ's own mark, where it sets none.
+        self.capacity: float = 1000
+        self._floor: dict[str, int] = {}
+        self._heard = 0
         self._first: dict[str, int] = {}
         self._last: dict[str, int] = {}
         self._seen: dict[str, int] = {}
@@ -45,10 +50,20 @@ class Losses:
         if match is None:
             return
         series, number = match.group(1), int(match.group(2))
+        if number <= self._floor.get(series, -1):
+            return
+        self._heard += 1
         self._first.setdefault(series, number)
         self._first[series] = min(self._first[series], number)
         self._last[series] = max(self._last.get(series, number), number)
         self._seen[series] = self._seen.get(series, 0) + 1
+
+    def restart(self) -> None:
+        """Forget what was before: what is still to come of that counts no more."""
+        self._floor |= self._last
+        self._first, self._last, self._seen = {}, {}, {}
+        self._others = set()
+        self._allowed = self._heard = 0
 
     def saw_other(self, parent_id: str) -> None:
         """Note that the kernel answers somebody else's request."""
@@ -62,6 +77,8 @@ class Losses:
     @property
     def any(self) -> bool:
         """Whether more is missing than can be explained."""
+        if self._heard < self.capacity:
+            return False
         missing = sum(self._last[name] - self._first[name] + 1 - self._seen[name] for name in self._seen)
         return missing > self._allowed + len(self._others)
 
@@ -77,7 +94,7 @@ class Link:
         #: Whether any output was dropped or lost.
         self.has_lost_output = False
         #: The last error of the present request for which there was no room.
-        self.lost_error: Arrival | None = None
+        self.lost_error: Parts | Whole | None = None
         #: What the user should know of the connection, beside that.
         self.warnings: list[str] = []
         #: User expressions that ride on the next execute request.

@@ -197,7 +197,7 @@ class Line:
         link.has_lost_output = link.is_full = link.was_cut = False
         if isinstance(client.iopub_channel, connection.IOPubChannel):
             await client.iopub_channel.restore(RESTORING)
-        link.losses = connection.Losses()
+        link.losses.restart()
         client.session.metadata = {} if request is None else {KEY: request}
         try:
             # What a kernel keeps of each cell, it would keep of each request.

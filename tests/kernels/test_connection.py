@@ -255,6 +255,7 @@ async def test_nothing_left_to_execute(monkeypatch: pytest.MonkeyPatch) -> None:
 def losses(*numbers: int, cells: int = 0) -> connection.Losses:
     """What is noticed after messages with these numbers."""
     seen = connection.Losses()
+    seen.capacity = 0
     for number in numbers:
         seen.saw(f"abc_77_{number}")
     for _ in range(cells):
@@ -283,6 +284,26 @@ def test_gap_of_a_reply_to_somebody_else() -> None:
     seen = losses(3, 5)
     seen.saw_other("somebody")
     seen.saw_other("somebody")
+
+    assert not seen.any
+
+
+def test_gap_before_anything_can_be_dropped() -> None:
+    """A kernel drops nothing before more messages wait than it keeps: until then gaps are something else."""
+    seen = connection.Losses()
+    for number in range(0, 1998, 2):
+        seen.saw(f"abc_77_{number}")
+    assert not seen.any
+    seen.saw("abc_77_1998")
+    assert seen.any
+
+
+def test_gap_of_what_was_asked_before() -> None:
+    """A late answer to a request from before is none of what is counted."""
+    seen = losses(3, 4, 5)
+    seen.restart()
+    for number in (1, 2, 6, 7):
+        seen.saw(f"abc_77_{number}")
 
     assert not seen.any
 
