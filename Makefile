@@ -60,7 +60,7 @@ test-oldest: $(VENV)/.installed-test  ## Run the tests on the oldest versions th
 	$(VENV)-oldest/bin/python -m pytest -W default $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-test  ## Run hundreds of notebooks, kill servers, and look for what is lost or left behind
-	for script in soak crashes cancelling following isolation endpoints_crashes fuzzing; do \
+	for script in soak crashes cancelling following isolation endpoints_crashes fuzzing messages; do \
 		$(IN_VENV) benchmarks/$$script.py $(SOAK_ARGS) || exit; done
 
 bench: $(VENV)/.installed-test  ## Measure overhead and latency, beside peers

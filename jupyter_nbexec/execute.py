@@ -35,7 +35,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import output_from_msg
 from nbformat.validator import NotebookValidationError
 
-from jupyter_nbexec import background, broadcast, output_widgets, outputs, result
+from jupyter_nbexec import background, broadcast, output_widgets, outputs, result, truncation
 from jupyter_nbexec.kernels import connection
 from jupyter_nbexec.kernels.opened import Opened
 
@@ -51,6 +51,8 @@ UNKNOWN_STATUS = "whether it did so for a good reason is not known"
 ASIDE_TIMEOUT = 2.0
 #: Seconds after which outputs are taken that came after their cell had ended.
 LATE = 0.1
+#: Bytes of texts, and messages, that are read beyond the limits for their ends; then they are kept back.
+FLOOD_BYTES, FLOOD_MESSAGES = 64 << 20, 20_000
 #: nbclient writes every source and every output to the server's log where that shows debugging: values of
 #: parameters, and what a notebook prints of its secrets, are no business of a log.
 _SILENT = logging.getLogger("jupyter_nbexec.nbclient")
@@ -156,6 +158,8 @@ class Execution:
     result_size: int = 0
     result_type: str | None = None
     is_truncated: bool = False
+    #: What was left out, and because of which limit.
+    left_out: truncation.Account = field(default_factory=truncation.Account)
 
     def __post_init__(self) -> None:
         self.link = connection.Link(self.limits.output_bytes) if self.opened is None else self.opened.link
@@ -301,6 +305,13 @@ class _Client(NotebookClient):
         self._is_late = False
         #: The largest message so far for each display, and for each part of a widget's state.
         self._largest: dict[tuple[str, ...], int] = {}
+        #: What comes of texts after their heads are full, by place, and how much that was.
+        self._rests: dict[_Place, truncation.Rests] = {}
+        self._flood = (0, 0)
+        self._account = execution.left_out
+        #: The limit that was reached first.
+        self._limit = "max_output_bytes"
+        self._reserve = truncation.reserve(self._limits.output_bytes)
 
     async def _async_poll_kernel_alive(self) -> None:
         """Do nothing: the run watches its kernel itself.
@@ -323,6 +334,7 @@ class _Client(NotebookClient):
     def finish_cell(self) -> None:
         """Write what is buffered into the outputs, and tell it."""
         self.take_late()
+        self._write_rests()
         self.finish_texts()
         self._events.flush()
 
@@ -384,14 +396,15 @@ class _Client(NotebookClient):
         if kind == "clear_output":
             self.finish_texts()
             # The next output must come through: it is the one that clears.
-            self._link.is_full = False
+            self._link.is_full = self._link.is_flooded = False
         elif kind in connection.OUTPUT_TYPES:
+            if kind == "stream":
+                self._keep_text(msg, cell, place)
+                return None
             if not self._may_keep_output(msg, cell, place):
                 if kind == "error" and place == self._execution.current and not self._is_late:
                     self._lost_error = msg["content"]
                 return None
-            if kind == "stream":
-                return self._append(msg, cell, place)
             self.finish_texts()
         had = len(cell.outputs)
         output = self._process(msg, cell, place)
@@ -417,7 +430,9 @@ class _Client(NotebookClient):
     def _note_error(self, msg: dict[str, Any], index: int, place: _Place) -> None:
         """Bound an error; one that the outputs of its cell will not have when that ends is told."""
         content = msg["content"]
-        self._link.has_lost_output |= _bound_error(content)
+        if _bound_error(content):
+            self._link.has_lost_output = True
+            self._account.note("64 KiB", index, what="the rest of an exception's text")
         msg["size"] = min(msg["size"], 2 * MAX_TRACEBACK)
         if may_raise(self._execution, index) or _is_clean_exit(content):
             return
@@ -533,9 +548,14 @@ class _Client(NotebookClient):
             display = str((msg["content"].get("transient") or {}).get("display_id"))
             size, number = self._growth(("display", display), msg["size"]), 0
         else:
-            joins = msg["msg_type"] == "stream" and cell.outputs and cell.outputs[-1].output_type == "stream"
+            # Who goes on with a stream makes no further output.
+            joins = msg["msg_type"] == "stream" and self._continues(cell, msg["content"]["name"])
             size, number = msg["size"], 0 if joins else 1
         if self._bytes + size > self._limits.output_bytes or self._number + number > self._limits.outputs:
+            self._limit = (
+                "max_outputs" if self._number + number > self._limits.outputs else "max_output_bytes"
+            )
+            self._account.note(self._limit, self._cell_of(place), size=size, number=1)
             self._link.is_full = self._link.has_lost_output = True
             return False
         of_bytes, of_number = self._of_place.get(place, (0, 0))
@@ -544,12 +564,80 @@ class _Client(NotebookClient):
         self._number += number
         return True
 
+    def _continues(self, cell: NotebookNode, name: str) -> bool:
+        last = cell.outputs[-1] if cell.outputs and not self.clear_before_next_output else None
+        return last is not None and last.output_type == "stream" and last.name == name
+
+    def _keep_text(self, msg: dict[str, Any], cell: NotebookNode, place: _Place) -> None:
+        """Keep a text, or its head; what comes then is looked at when the cell has ended."""
+        name, texts = msg["content"]["name"], msg["texts"]
+        rests = self._rests.get(place)
+        if rests is not None and not self.clear_before_next_output:
+            self._keep_rest(rests, name, texts)
+            return
+        if self.clear_before_next_output:
+            self.finish_texts()
+            self._forget(place)
+        msg["size"] = sum(map(truncation.size_of, texts))
+        room = self._limits.output_bytes - self._reserve - self._bytes
+        if not self._continues(cell, name) and self._number >= self._limits.outputs:
+            self._limit, room = "max_outputs", 0
+        if msg["size"] > room:
+            text = "".join(texts)
+            head = truncation.head(text, room)
+            rests = self._rests[place] = truncation.Rests(self._reserve)
+            self._keep_rest(rests, name, [text[len(head) :]])
+            if not head:
+                return
+            msg["texts"], msg["size"] = [head], truncation.size_of(head)
+        if self._may_keep_output(msg, cell, place):
+            self._append(msg, cell, place)
+
+    def _keep_rest(self, rests: truncation.Rests, name: str, texts: list[str]) -> None:
+        """Note what comes after the head; no more once it is a flood, which is stopped at its source then."""
+        size = sum(rests.add(name, text) for text in texts)
+        self._flood = self._flood[0] + size, self._flood[1] + len(texts)
+        if self._flood[0] > FLOOD_BYTES or self._flood[1] > FLOOD_MESSAGES:
+            self._link.is_flooded = rests.is_deaf = True
+
+    def _write_rests(self) -> None:
+        """Write the ends of texts that were cut, with a line that says how much is missing; and note that."""
+        rests, self._rests = self._rests, {}
+        for place, each in rests.items():
+            widget = self._widgets.get(place)
+            cell = self.nb.cells[place] if widget is None else widget.cell
+            written, left_out = each.take(self._limits.output_bytes - self._bytes)
+            self.clear_before_next_output = False
+            for name, text in written:
+                msg: dict[str, Any] = {
+                    "msg_type": "stream",
+                    "content": {"name": name, "text": text},
+                    "texts": [text],
+                }
+                msg |= {"size": truncation.size_of(text), "parent_header": {}}
+                msg["header"] = {"msg_type": "stream"}
+                if self._may_keep_output(msg, cell, place):
+                    self._append(msg, cell, place)
+            if left_out:
+                self._link.has_lost_output = True
+                self._account.note(self._limit, self._cell_of(place), size=left_out, is_least=each.is_deaf)
+        size, number = self._link.dropped
+        if size or number:
+            self._link.dropped = (0, 0)
+            self._account.note(self._limit, self._execution.current, size=size, number=number, is_least=True)
+
+    def _cell_of(self, place: _Place) -> int | None:
+        """The cell to name where something of a place was left out: that of a widget, the present one."""
+        return place if isinstance(place, int) else self._execution.current
+
     def _forget(self, place: _Place) -> None:
         """Give back what the outputs of a place took: they have been, or are about to be, cleared."""
         of_bytes, of_number = self._of_place.pop(place, (0, 0))
         self._bytes -= of_bytes
         self._number -= of_number
-        self._link.is_full = False
+        self._rests.pop(place, None)
+        self._link.is_full = self._link.is_flooded = False
+        self._flood = (0, 0)
         if place == self._execution.current:
             self._lost_error = self._link.lost_error = None
 
@@ -902,7 +990,9 @@ async def _take_result(opened: Opened, execution: Execution, index: int, reply: 
         is_unheard = captured.found and not is_shown
     elif is_shown and opened.language == "python" and cell.execution_count:
         captured = await _capture(opened, execution, cell.execution_count)
-    execution.is_truncated |= captured.truncated
+    if captured.truncated:
+        execution.is_truncated = True
+        execution.left_out.note("max_result_bytes", index, what="the result")
     if captured.found:
         execution.result, execution.result_type = captured.value, "application/json"
         execution.result_size = captured.size

@@ -196,7 +196,7 @@ class Performer:
             if run.execution is not None:
                 patience = 0.0 if request.id is None else LENT_PATIENCE
                 await self._opener.submit(execute.close(run.execution, patience))
-                run.warnings += run.execution.link.warnings
+                run.warnings += [*run.execution.link.warnings, *_left_out(run, run.execution)]
                 run.warnings += [_told(run, index, deed) for index, deed in run.execution.remarks]
         return True
 
@@ -399,6 +399,13 @@ class Performer:
             what = errors.shortage(error)
             why = type(error).__name__ if what is None else f"the server is out of {what}"
             run.warnings.append(f"The executed notebook could not be saved: {why}.")
+
+
+def _left_out(run: live.Run, execution: execute.Execution) -> list[str]:
+    """Say what was left out, and where."""
+    cells = [run.stored_cell(index)[0] for _, index in execution.left_out.entries]
+    places = ["in a cell of ours" if cell is None else f"in cell {cell}" for cell in cells]
+    return execution.left_out.warnings(places)
 
 
 def _plan_of(run: live.Run) -> planning.Plan:

@@ -304,8 +304,13 @@ async def test_too_much_output(tmp_path: Path, kernel_source: Source) -> None:
 
         assert ending(answer) == ("succeeded", None)
         assert answer["truncated"] is True
-        assert 50_000 <= len(text(answer)) <= 101_000
-        assert answer["result"] is None or answer["result"] == 7
+        assert 70_000 <= len(text(answer)) <= 101_000
+        assert text(answer).startswith(3 * ("x" * 99 + "\n"))
+        assert text(answer).endswith("x" * 99 + "\n" + "y\n")
+        assert "bytes left out" in text(answer)
+        assert answer["result"] == 7
+        assert [each.partition(":")[0] for each in answer["warnings"]] == ["max_output_bytes"]
+        assert answer["warnings"][0].endswith("left out in cell 0.")
 
 
 async def test_too_many_outputs(tmp_path: Path, kernel_source: Source) -> None:
@@ -335,13 +340,15 @@ async def test_cleared_outputs_do_not_count(tmp_path: Path, kernel_source: Sourc
 
 
 async def test_one_huge_output(tmp_path: Path, kernel_source: Source) -> None:
-    """A message larger than all outputs may be is never read; what comes after it is."""
+    """Of a text larger than all outputs may be, beginning and end are kept, and what comes after it."""
     async for engine in _engine(tmp_path, kernel_source, output_bytes=MIB):
         answer = await engine.run("print('x' * 50_000_000)", "print('after')")
 
         assert ending(answer) == ("succeeded", None)
         assert answer["truncated"] is True
-        assert text(answer) == "after\n"
+        assert text(answer).startswith("x" * 500_000)
+        assert text(answer).endswith("xx\nafter\n")
+        assert len(text(answer)) <= MIB
 
 
 @pytest.mark.alone
@@ -662,8 +669,11 @@ async def test_a_name_that_is_no_utf8(engine: Engine) -> None:
     assert answer["error"]["message"] == "ValueError: Ausrei\ufffder.txt"
 
 
-async def test_flood_that_is_kept_back(tmp_path: Path, kernel_source: Source) -> None:
-    """When a run may keep no more, its kernel stops sending streams; cleared outputs let them in again."""
+async def test_flood_that_is_kept_back(
+    tmp_path: Path, kernel_source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a text never ends, its kernel stops sending streams; cleared outputs let them in again."""
+    monkeypatch.setattr(execute, "FLOOD_MESSAGES", 2000)
     flood = "for i in range(20_000): print('x' * 50, flush=True)\n"
     clear = "from IPython.display import clear_output, display\nclear_output()\n"
     async for engine in _engine(tmp_path, kernel_source, output_bytes=100_000):

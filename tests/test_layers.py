@@ -17,6 +17,7 @@ LEVELS = {
     "parameters": 1,
     "inject": 1,
     "outputs": 1,
+    "truncation": 1,
     "in_kernel": 1,
     "output_widgets": 1,
     "result": 1,

@@ -33,12 +33,12 @@ from zmq.utils.monitor import parse_monitor_message
 from jupyter_nbexec import background
 from jupyter_nbexec.kernels import remote
 from jupyter_nbexec.kernels.inbox import ConnectionLost, Inbox, Link, Losses
-from jupyter_nbexec.kernels.messages import OUTPUT_TYPES, Parts, UnreadableError
+from jupyter_nbexec.kernels.messages import OUTPUT_TYPES, Parts, UnreadableError, is_reply
 
 __all__ = ["OUTPUT_TYPES", "ConnectionLost", "Link", "Losses"]
 
-#: Bytes of a message beside its content: headers, signature.
-ENVELOPE = 1 << 20
+#: Bytes of a message above what all outputs may have: of a text so long, the beginning and the end are kept.
+ENVELOPE = 64 << 20
 #: Messages, and bytes, that are taken from the socket before others have their turn.
 BATCH_MESSAGES = 500
 BATCH_BYTES = 8 << 20
@@ -147,13 +147,15 @@ class ShellChannel(AsyncZMQSocketChannel):
         """Read a reply; None if it cannot be read."""
         try:
             _, arrival = read(self.session, frames)
-            message = arrival.message()
+            message = arrival.message() if is_reply(arrival.header["msg_type"]) else None
         except UnreadableError:
+            message = None
+        if message is None:
             self.link.leave_out()
             self._unreadable = self._unreadable or time.monotonic()
             return None
         self.link.losses.saw(message["msg_id"])
-        if arrival.parent == self.link.request:
+        if message["parent_header"]["msg_id"] == self.link.request:
             self.link.reply = message
             self._unreadable = None
         return message
@@ -319,7 +321,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
             self.link.leave_out()
             return
         self._has_topics |= arrival.header["msg_type"] == "status" and topic.startswith(OTHER_TOPICS[0])
-        if not is_kept and self.link.is_full and topic.startswith(STREAM_TOPIC):
+        if not is_kept and self.link.is_flooded and topic.startswith(STREAM_TOPIC):
             self._narrow()
 
     def _narrow(self) -> None:
@@ -332,7 +334,7 @@ class IOPubChannel(AsyncZMQSocketChannel):
 
     def _widen(self) -> None:
         """Hear all again: some outputs were cleared, and others may take their place."""
-        if self._is_narrow and not self.link.is_full:
+        if self._is_narrow and not self.link.is_flooded:
             self._is_narrow = False
             self.socket.subscribe(b"")
             for topic in OTHER_TOPICS:

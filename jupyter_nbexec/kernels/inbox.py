@@ -91,6 +91,10 @@ class Link:
         self.max_bytes = max_bytes
         #: Set while outputs are to be dropped unread: the run has as much as it may keep.
         self.is_full = False
+        #: Set while texts are to be dropped unread, too: their ends are not waited for any longer.
+        self.is_flooded = False
+        #: Bytes, and number, of outputs that were dropped unread, since somebody last took note of them.
+        self.dropped = (0, 0)
         #: Whether any output was dropped or lost.
         self.has_lost_output = False
         #: The last error of the present request for which there was no room.
@@ -229,10 +233,11 @@ class Inbox:
             if kind == "status":
                 self._note_other(parent)
             return True
-        if kind in OUTPUT_TYPES and not self._has_room(arrival.size):
+        if kind in OUTPUT_TYPES and not self._has_room(kind, arrival.size):
             link.has_lost_output = True
             if is_ours and kind == "error":
                 link.lost_error = arrival
+            link.dropped = link.dropped[0] + arrival.size, link.dropped[1] + (kind != "stream")
             return False
         if not is_ours:
             if kind in LATE_TYPES:
@@ -247,9 +252,11 @@ class Inbox:
         self._waiting += arrival.size
         return True
 
-    def _has_room(self, size: int) -> bool:
+    def _has_room(self, kind: str, size: int) -> bool:
         link = self._link
-        return not link.is_full and size <= link.max_bytes and self._waiting + size <= self._capacity
+        if self._waiting + size > self._capacity:
+            return False
+        return not (link.is_flooded if kind == "stream" else link.is_full or size > link.max_bytes)
 
     def _join(self, arrival: Parts | Whole) -> None:
         """Keep a stream message, joined to the one before where that is of the same stream."""

@@ -116,10 +116,14 @@ def content_of(kind: str, content: Any) -> dict[str, Any]:
     if not all(check(content.get(name)) for name, check in _NEEDED.get(kind, {}).items()):
         raise UnreadableError
     wrong = [name for name in content if name in _FIELDS and not _FIELDS[name](content[name])]
-    if wrong or kind in _DEFAULTS:
-        right = {name: value for name, value in content.items() if name not in wrong}
-        return {**_DEFAULTS.get(kind, {}), **right}
-    return dict(content)
+    right = {name: value for name, value in content.items() if name not in wrong}
+    # A reply that does not say that all is well does not mean it.
+    return {**_DEFAULTS.get(kind, {"status": "error"} if is_reply(kind) else {}), **right}
+
+
+def is_reply(kind: str) -> bool:
+    """Whether messages of a type answer requests."""
+    return kind.endswith("_reply")
 
 
 class Parts:

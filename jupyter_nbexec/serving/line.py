@@ -194,7 +194,7 @@ class Line:
         Raises ConnectionLost if the kernel died, or `fail` was called.
         """
         link, client = self._link, self._opened.client
-        link.has_lost_output = link.is_full = link.was_cut = False
+        link.has_lost_output = link.is_full = link.is_flooded = link.was_cut = False
         if isinstance(client.iopub_channel, connection.IOPubChannel):
             await client.iopub_channel.restore(RESTORING)
         link.losses.restart()
@@ -228,7 +228,7 @@ class Line:
         """
         link = self._link
         self.revive()
-        link.is_full = True
+        link.is_full = link.is_flooded = True
         try:
             await self._hear(Heard(), deadline=time.monotonic() + patience)
         except (connection.ConnectionLost, TimeoutError):
@@ -260,7 +260,7 @@ class Line:
                 if message["content"].get("execution_state") == "idle":
                     break
             elif not heard.take(message, self._max_bytes):
-                link.is_full = link.has_lost_output = True
+                link.is_full = link.is_flooded = link.has_lost_output = True
         while link.reply is None:
             if time.monotonic() >= deadline:
                 raise TimeoutError

@@ -116,7 +116,7 @@ def test_wrong_fields() -> None:
     reply = messages.content_of(
         "execute_reply", {"status": 5, "payload": [1], "execution_count": True, "x": 1}
     )
-    assert reply == {"x": 1}
+    assert reply == {"status": "error", "x": 1}
     shown = messages.content_of("execute_result", {"data": {}, "metadata": None})
     assert shown == {"data": {}, "metadata": {}, "execution_count": None}
     with pytest.raises(messages.UnreadableError):
