@@ -122,8 +122,8 @@ def node() -> bool:
 def leave_grammars_out() -> None:
     """Remove what costs each Jupyter process of the tests a second of processor time at its start.
 
-    jsonschema imports it where it is there, for formats of addresses that nothing here checks; when imported it
-    compiles 38 grammars. The tests start hundreds of processes.
+    jsonschema imports it where it is there, for formats of addresses that nothing here checks; when imported,
+    it compiles 38 grammars. The tests start hundreds of processes.
     """
     succeeds(sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", "rfc3987-syntax")
 

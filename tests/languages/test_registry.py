@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jupyter_nbexec import languages
-from jupyter_nbexec.languages import base
+from jupyter_nbexec.languages import base, python
 
 if TYPE_CHECKING:
     from tests.languages.conftest import MakeValues
@@ -167,7 +167,7 @@ def test_no_depth_is_too_much() -> None:
     """A million levels, which would overflow the stack of the process itself, are refused alike."""
     value = deep(1_000_000)
     with pytest.raises(base.Unwritable):
-        languages.find(None, "python").literal(value)
+        python.Python().literal(value)
     while isinstance(value, list):  # freeing it in one go would overflow the stack of older Pythons
         (value,) = value
 
