@@ -29,7 +29,8 @@ CONFIRMED: Final = "_nbexec_get"
 FORM_BYTES: Final = 1 << 16
 #: What the page that asks may do: be styled, and post to where it is. Nobody can lay it under another.
 ASK_POLICY: Final = (
-    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 
 
