@@ -295,7 +295,7 @@ class OutOfResources(NbexecError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"The server is out of {what}. Try again when it has less to do.")
+        super().__init__(f"The server is out of {what}. Try again later.")
 
 
 #: What has run out where the operating system says so.

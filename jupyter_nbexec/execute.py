@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -678,7 +679,8 @@ async def open_kernel(
 ) -> Opened:
     """Connect to a kernel and wait until it answers; one of the run's own learns what it is to do at the end.
 
-    Raises StartTimeoutError after `start_timeout` seconds, and `connection.ConnectionLost`.
+    Raises StartTimeoutError after `start_timeout` seconds, OSError if that was for want of a file descriptor,
+    and `connection.ConnectionLost`.
     """
     client = connection.connect(context, info, link)
     opened = Opened(client=client, link=link, language_info={})
@@ -692,12 +694,20 @@ async def open_kernel(
         if is_owned and "place" in info:
             await _put_in_place(opened, info)
     except TimeoutError as error:
-        opened.close()
+        try:
+            _need_descriptor()
+        finally:
+            opened.close()
         raise StartTimeoutError from error
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def _need_descriptor() -> None:
+    """Raise OSError where there is none left: ZeroMQ would not say so, but try again and again."""
+    os.close(os.open(os.devnull, os.O_RDONLY))
 
 
 async def _put_in_place(opened: Opened, info: Mapping[str, Any]) -> None:

@@ -202,6 +202,7 @@ EXCLUDED: dict[str, dict[str, str]] = {
         "test_errors.py::test_kernel_start_failed": "it writes kernelspecs here; see test_remote.py",
         "test_errors.py::test_broken_kernelspec": "it writes kernelspecs here",
         "test_errors.py::test_no_such_kernel": "it names kernelspecs that are here",
+        "test_errors.py::test_out_of_resources": "it breaks the manager of local kernelspecs",
         "test_errors.py::test_run_internal_error": "it breaks the manager of local kernels",
         "test_errors.py::test_kernel_starts_the_second_time": "it writes a kernelspec here",
         "test_runs.py::test_round_trips": "it writes a kernelspec here",

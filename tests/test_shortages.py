@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 import pytest
 import zmq
 
-from jupyter_nbexec import errors
+from jupyter_nbexec import errors, execute
+from jupyter_nbexec.kernels import connection, opened
 
 
 def chained(error: Exception, *causes: Exception) -> Exception:
@@ -37,6 +39,36 @@ def chained(error: Exception, *causes: Exception) -> Exception:
 def test_what_is_short(error: Exception | None, what: str | None) -> None:
     """What has run out is told wherever in a chain of errors it is said; nothing else is."""
     assert errors.shortage(error) == what
+
+
+@pytest.mark.anyio
+async def test_time_out_for_want_of_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that cannot be reached since there is no descriptor for a socket is not told as a slow one."""
+    closed: list[object] = []
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def wait(*_: object) -> dict[str, object]:
+        raise TimeoutError
+
+    monkeypatch.setattr(connection, "connect", lambda *_: None)
+    monkeypatch.setattr(connection, "wait_until_ready", wait)
+    monkeypatch.setattr(opened.Opened, "close", lambda each: closed.append(each))
+    link: Any = None
+    context: Any = None
+
+    async def open_kernel() -> None:
+        await execute.open_kernel(context, {}, link, start_timeout=1, is_owned=True)
+
+    with pytest.raises(execute.StartTimeoutError):
+        await open_kernel()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            await open_kernel()
+
+    assert len(closed) == 2
 
 
 def test_circle() -> None:
