@@ -18,7 +18,7 @@ LIMIT = 4096
 #: Bytes that are read at once, as many as a pipe holds.
 CHUNK = 65536
 #: Seconds before more is read of a kernel that has filled its pipe: it is not to keep the event loop busy.
-REST = 0.01
+REST = 0.003
 #: What a terminal would act on; and the beginning of a character whose rest is missing.
 _UNFIT = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\S\n\t ]|[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
 
