@@ -202,7 +202,7 @@ class RunManager:
         self._is_stopping = True
         while self._waiting:
             run = self._waiting.popleft()
-            if run.admitted.is_detached and not run.admitted.has_env:
+            if run.admitted.may_move:
                 # It stays in the store; `leave` gives it to whoever comes next.
                 del self._runs[run.id]
                 run.let_go()
