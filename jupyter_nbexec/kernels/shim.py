@@ -39,8 +39,9 @@ FORWARDED = {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signa
 HANDLED = {signal.SIGCHLD, signal.SIGTERM, *FORWARDED}
 #: Seconds after which descendants that cannot be killed (setuid programs) are given up.
 PATIENCE = 5.0
-#: Seconds that resource trackers may take to tidy up. After the server's end nothing lasts longer than 3.
-TIDYING = 1.5
+#: Seconds that resource trackers may take to tidy up: after a kernel that has ended by itself, on a machine
+#: that may be busy, and else, since nothing lasts longer than 3 s after the server's end.
+TIDYING, HASTE = 4.0, 1.5
 #: What their command lines hold: multiprocessing's, and that of loky, which is joblib's.
 TRACKER = b"resource_tracker import main"
 
@@ -158,14 +159,16 @@ def is_tracker(pid: int) -> bool:
         return False
 
 
-def let_trackers_end(kernel: int) -> tuple[bool, int | None]:
+def let_trackers_end(kernel: int, patience: float) -> tuple[bool, int | None]:
     """Kill all but resource trackers, which end when all others have: they tidy up then; as `reap` says.
 
     They are in their kernel's group, so that this kills one by one. `kill_all` is for what escapes.
     """
-    deadline = time.monotonic() + TIDYING
+    deadline = time.monotonic() + patience
     left, status = True, None
     while left and time.monotonic() < deadline:
+        if signal.SIGTERM in signal.sigpending():
+            deadline = min(deadline, time.monotonic() + HASTE)
         below = descendants()
         trackers = set(filter(is_tracker, below))
         if not trackers:
@@ -225,10 +228,12 @@ def guard(server: int, niceness: int, become: Callable[[], None]) -> None:
             forward(kernel, signum)
         left, status = reap(kernel)
     # The kernel's status may come from any of these.
-    for end in (let_trackers_end, kill_all):
-        if left:
-            left, ended = end(kernel)
-            status = ended if status is None else status
+    if left:
+        left, ended = let_trackers_end(kernel, HASTE if status is None else TIDYING)
+        status = ended if status is None else status
+    if left:
+        _, ended = kill_all(kernel)
+        status = ended if status is None else status
     end_like(signal.SIGKILL if status is None else status)
 
 

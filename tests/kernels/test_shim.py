@@ -149,10 +149,13 @@ def test_tracker_that_does_not_end(start: Start) -> None:
         """
         import subprocess, sys
         code = "import time; time.sleep(300)  # resource_tracker import main"
-        print(subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid, flush=True)
+        child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        print(child.pid, flush=True)
+        child.wait()
         """
     )
     pid = read_pid(process)
+    process.terminate()
     process.wait(timeout=20)
 
     assert wait_until_gone(pid)
