@@ -35,7 +35,7 @@ class Attack:
 
 def repeat(piece: str, size: int, separator: str = ",") -> str:
     """Repeat a piece; `%d` in it is a number."""
-    number = size // (len(piece) + len(separator) + 3 * piece.count("%d"))
+    number = size // (len(piece) + len(separator) + 5 * piece.count("%d"))
     return separator.join(piece % i if "%d" in piece else piece for i in range(number))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jinja2
 from jupyter_core.utils import ensure_async
@@ -31,6 +31,8 @@ from jupyter_nbexec import (
     runs,
 )
 from jupyter_nbexec.serving import services
+
+T = TypeVar("T")
 
 #: The resource under which an authorizer decides on all that this extension does.
 RESOURCE = "jupyter_nbexec:runs"
@@ -360,17 +362,21 @@ class BodyHandler(NbexecHandler):
 
     async def body(self) -> Any:
         """Return the whole body, read as JSON. Raises InvalidJson."""
-        return await background.offload(self.received, requests.parse_json, self.raw_body())
+        return await self.with_body(requests.parse_json)
 
-    def raw_body(self) -> bytes:
-        """Return the whole body. Raises BodyTooLarge."""
+    async def with_body(self, function: Callable[[bytes], T]) -> T:
+        """Call a function with the whole body, in a thread if that is large. Raises BodyTooLarge."""
+        pieces = self._pieces()
+        return await background.offload(self.received, lambda: function(b"".join(pieces)))
+
+    def _pieces(self) -> list[bytes]:
         if self._body_deadline is not None:
             self._body_deadline.cancel()
         self._is_read = True
         limit = self.parts.max_body_bytes
         if limit and self.received > limit:
             raise errors.BodyTooLarge(f"The body has {self.received} bytes; this server takes {limit}.")
-        return b"".join(self._chunks)
+        return self._chunks
 
     def on_connection_close(self) -> None:
         """Forget the deadline of a body that will not come."""

@@ -263,7 +263,7 @@ class EndpointHandler(base.BodyHandler):
         return request.Incoming(headers=headers, query=incoming.query), True
 
     async def _incoming(self) -> request.Incoming:
-        body = self.raw_body()
+        body = await self.with_body(bytes)
         content_type = self.request.headers.get("Content-Type", "")
         form = None
         if request.media(content_type) in request.FORM:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from http import HTTPStatus
 
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
-from jupyter_nbexec import background, errors, live, models, negotiation, requests, runs
+from jupyter_nbexec import errors, live, models, negotiation, requests, runs
 from jupyter_nbexec.handlers import answers, base
 
 
@@ -47,13 +48,8 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
         if self.request.arguments.keys() - base.QUERY:
             field = min(self.request.arguments.keys() - base.QUERY)
             raise errors.InvalidRequest((field, "belongs into the body, not into the URL"))
-        request, fingerprint = await background.offload(
-            self.received,
-            _read,
-            self.raw_body(),
-            path,
-            max_timeout=self.parts.max_timeout,
-            is_keyed=self._key is not None,
+        request, fingerprint = await self.with_body(
+            partial(_read, path=path, max_timeout=self.parts.max_timeout, is_keyed=self._key is not None)
         )
         request = dataclasses.replace(request, caller=self.caller)
         preferences = self._preferences
@@ -117,7 +113,7 @@ class RunHandler(base.BodyHandler, answers.AnswerMixin):
 
 
 def _read(
-    body: bytes, path: str | None, *, max_timeout: float, is_keyed: bool
+    body: bytes, *, path: str | None, max_timeout: float, is_keyed: bool
 ) -> tuple[models.RunRequest, str | None]:
     """Read a request, and, if it has a key, what tells it from others. Raises InvalidJson, InvalidRequest."""
     fields = requests.parse_json(body)
