@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
 from . import errors
@@ -177,6 +177,7 @@ class Accept:
         return named not in RESERVED and self._rank(named) is not None
 
 
+@lru_cache(maxsize=64)
 def parse_accept(header: str | None) -> Accept:
     """Read an Accept header, several joined by commas; what is malformed in it is ignored.
 
