@@ -384,7 +384,7 @@ class _Client(NotebookClient):
                 self._note_error(msg, index, place)
             return self._keep(msg, cell, place)
         except (AttributeError, KeyError, TypeError, ValueError, NotebookValidationError):
-            self._link.has_lost_output = True
+            self._link.leave_out()
             return None
         finally:
             if self.clear_before_next_output:
@@ -878,6 +878,7 @@ async def _run_cell(
         # All that came has been read, and the end of the cell was not among it.
         reply = said
         link.has_lost_output = True
+        link.warn("The kernel ended before the end of its last cell was heard; outputs may be missing.")
     finally:
         # What comes after the cell's end is not its failure.
         shown = runner.shown_error(index)
@@ -886,7 +887,9 @@ async def _run_cell(
         link.request = None  # what it still says is late, even if nobody asks it for anything more
         runner.finish_cell()
         link.losses.ended_cell()
-        execution.is_truncated |= link.losses.any or link.was_cut
+        if link.losses.any or link.was_cut:
+            execution.is_truncated = True
+            link.warn("The kernel's messages did not all arrive; outputs may be missing.")
     return reply, shown
 
 

@@ -404,7 +404,7 @@ class Performer:
 def _left_out(run: live.Run, execution: execute.Execution) -> list[str]:
     """Say what was left out, and where."""
     cells = [run.stored_cell(index)[0] for _, index in execution.left_out.entries]
-    places = ["in a cell of ours" if cell is None else f"in cell {cell}" for cell in cells]
+    places = ["in the injected cell" if cell is None else f"in cell {cell}" for cell in cells]
     return execution.left_out.warnings(places)
 
 
