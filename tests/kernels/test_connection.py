@@ -240,9 +240,9 @@ async def test_nothing_left_to_execute(monkeypatch: pytest.MonkeyPatch) -> None:
         notebook=nbformat.v4.new_notebook(cells=cells), connection_info={}, limits=LIMITS
     )
 
-    async def end(*_: Any) -> dict[str, Any]:
+    async def end(*_: Any) -> tuple[dict[str, Any], None]:
         execution.stop()
-        return {"status": "ok"}
+        return {"status": "ok"}, None
 
     monkeypatch.setattr(execute, "_run_cell", end)
     runner: Any = SimpleNamespace(tell_cell=lambda *_: None)
