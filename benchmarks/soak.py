@@ -366,7 +366,7 @@ async def deaths(report: Report, *, short: bool) -> None:
 
 
 async def widgets(report: Report, *, short: bool) -> None:
-    """A notebook with an Output widget ends, and what was captured is there."""
+    """A notebook with an Output widget ends, and what was captured is in the widget's saved state."""
     number = 6 if short else 50
     found: collections.Counter[str] = collections.Counter()
     with serving("--NbExec.max_concurrent_runs=4") as server:
@@ -374,13 +374,19 @@ async def widgets(report: Report, *, short: bool) -> None:
             "widgets.ipynb",
             "import ipywidgets\nout = ipywidgets.Output()\ndisplay(out)",
             "for n in range(20):\n    with out:\n        print('line', n)",
-            "with out:\n    display(7)\nout.clear_output()\n'done'",
+            "with out:\n    display(7)\nprint('mine')\n'done'",
         )
 
         async def show() -> None:
             answer = await call(server, "widgets.ipynb")
+            run = answer.json()
+            async with server.client() as client:
+                notebook = (await client.get(f"api/nbexec/runs/{run['id']}/notebook")).json()
+            state = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+            captured = next(each["state"]["outputs"] for each in state.values() if "outputs" in each["state"])
             lines = "".join(f"line {n}\n" for n in range(20))
-            whole = answer.json().get("result") == "done" and stdout_of(answer.json()) == lines
+            whole = (run["result"], stdout_of(run)) == ("done", "mine\n")
+            whole &= [each.get("text") or each["data"]["text/plain"] for each in captured] == [lines, "7"]
             found[code_of(answer) if whole else f"{code_of(answer)}, incomplete"] += 1
 
         await at_once(4, [show] * number)
