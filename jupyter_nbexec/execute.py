@@ -658,6 +658,7 @@ class _Client(NotebookClient):
         grown = self._growth(("state", str(content.get("comm_id")), *sorted(map(str, state))), msg["size"])
         if self._state_bytes + grown > self._limits.output_bytes:
             self._link.has_lost_output = True
+            self._account.note("max_output_bytes", self._execution.current, size=msg["size"])
             return False
         self._state_bytes += grown
         return True

@@ -458,6 +458,17 @@ async def test_output_widgets_are_bounded(tmp_path: Path, kernel_source: Source)
         assert 50_000 < len(captured) < 110_000
 
 
+async def test_state_of_widgets_is_bounded(tmp_path: Path, kernel_source: Source) -> None:
+    """State that is too much is left out, and the warnings say in which cell, and how much it was."""
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=100_000):
+        answer = await engine.run("import ipywidgets", "ipywidgets.Text('x' * 100_000); 1")
+
+        assert ending(answer) == ("succeeded", None)
+        assert answer["truncated"] is True
+        (warning,) = answer["warnings"]
+        assert re.fullmatch(r"max_output_bytes: 10\d,\d{3} bytes left out in cell 1\.", warning)
+
+
 async def test_hostile_value(engine: Engine) -> None:
     """A last value that hangs when it is looked at costs the time for the result, not the run."""
     code = (
