@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from tests import gateways, processes, sources
@@ -22,6 +23,10 @@ from tests.postgresql import Cluster, running
 DEADLINE = 60.0
 # Servers that tests start say where they stand when they are aborted, as `processes` does if they do not end.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+
+# Its deadline of 0.2 s for an example tells how busy the machine is, not whether the example is right.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
