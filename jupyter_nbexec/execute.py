@@ -483,6 +483,7 @@ class _Client(NotebookClient):
 
     def tell_widgets(self) -> None:
         """Tell the kernel what its output widgets have captured, as a front end does. Between cells only."""
+        self.finish_texts()  # late ones may have come since the last cell ended
         client: Any = self.kc
         for widget in self._widgets:
             size, _ = self._of_place.get(widget.comm_id, (0, 0))
