@@ -269,7 +269,7 @@ async def test_stop(workshop: Workshop, make_pool: Callable[..., Any]) -> None:
     workshop.gate.clear()
     shelf.fill("a", 1)
     await until(lambda: workshop.at_once == 1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await shelf.stop()
     workshop.gate.set()
     shelf.fill("a", 1)
