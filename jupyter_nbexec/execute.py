@@ -871,6 +871,7 @@ async def _run_cell(
     runner.tell_widgets()
     client: Any = runner.kc
     shown = None
+    was_flooded = link.is_flooded
     try:
         await runner.async_execute_cell(cell, index)
     except connection.ConnectionLost:
@@ -888,6 +889,9 @@ async def _run_cell(
         client.iopub_channel.end()
         link.request = None  # what it still says is late, even if nobody asks it for anything more
         runner.finish_cell()
+        if was_flooded and link.is_flooded:
+            # The kernel may have kept it back: then nobody knows whether there was any.
+            execution.left_out.note("max_output_bytes", index, what="any text")
         link.losses.ended_cell()
         if link.losses.any or link.was_cut:
             execution.is_truncated = True

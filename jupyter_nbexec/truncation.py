@@ -136,7 +136,7 @@ class Account:
         entry.size += size
         entry.number += number
         entry.is_least |= is_least
-        entry.what = what
+        entry.what = entry.what or what
 
     def warnings(self, places: Iterable[str]) -> list[str]:
         """Say it to a person; `places` name the cells, in the order of the entries."""
@@ -150,7 +150,7 @@ class Account:
 
 def _amount(entry: LeftOut) -> str:
     parts = [f"{entry.number:,} output{'s' * (entry.number != 1)}"] if entry.number else []
-    if entry.what:
+    if entry.what and not parts and not entry.size:
         return entry.what
     if entry.size or not parts:
         parts.append(f"{entry.size:,} bytes")

@@ -313,6 +313,23 @@ async def test_too_much_output(tmp_path: Path, kernel_source: Source) -> None:
         assert answer["warnings"][0].endswith("left out in cell 0.")
 
 
+async def test_text_after_a_flood(
+    tmp_path: Path, kernel_source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cells print after one that would not stop is not heard, and each of them is named."""
+    monkeypatch.setattr(execute, "FLOOD_MESSAGES", 50)
+    async for engine in _engine(tmp_path, kernel_source, output_bytes=10_000):
+        answer = await engine.run("for i in range(5000): print('x' * 99, flush=True)", "print('zzz')", "7")
+
+        assert ending(answer) == ("succeeded", None)
+        assert answer["result"] == 7
+        assert "z" not in text(answer)
+        flooded, *others = answer["warnings"]
+        assert re.fullmatch(r"max_output_bytes: at least [\d,]+ bytes left out in cell 0\.", flooded)
+        assert [each.rpartition(" ")[2] for each in others] == ["1.", "2."]
+        assert all(" left out in cell " in each for each in others)
+
+
 async def test_too_many_outputs(tmp_path: Path, kernel_source: Source) -> None:
     """The number of outputs is limited, too."""
     async for engine in _engine(tmp_path, kernel_source, outputs=10):

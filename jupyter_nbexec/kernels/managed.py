@@ -406,7 +406,8 @@ class Starter:
             self._kernels.log.warning(
                 "kernel %s was still being started when this server stopped, and may be left", kernel_id
             )
-        await asyncio.gather(*self._endings)
+        if self._endings:  # one that fails keeps nobody from what is left to do
+            await asyncio.wait(self._endings)
         if self._fork_servers is not None:
             await self._fork_servers.stop()
         self._names.remove()
