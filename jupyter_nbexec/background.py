@@ -40,26 +40,38 @@ class Pool:
 
     def __init__(self, name: str, size: int) -> None:
         self._name, self._size = name, size
-        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._started = 0
+        self._is_stopped = False
         self._starting = threading.Lock()
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a function called in one of them. What is cancelled before its turn is not called."""
         future: Future[T] = Future()
         context = contextvars.copy_context()
-        self._waiting.put((future, lambda: context.run(function, *args, **kwargs)))
         with self._starting:
+            if self._is_stopped:
+                raise RuntimeError(f"{self._name}: it has been stopped")
+            self._waiting.put((future, lambda: context.run(function, *args, **kwargs)))
             if not self._idle.acquire(blocking=False) and self._started < self._size:
                 name = f"{self._name}-{self._started}"
                 self._started += 1
                 threading.Thread(target=self._work, name=name, daemon=True).start()
         return future
 
+    def stop(self) -> None:
+        """Have the threads end when they have done what waits for them. Nobody waits for that."""
+        with self._starting:
+            self._is_stopped = True
+            for _ in range(self._started):
+                self._waiting.put(None)
+
     def _work(self) -> None:
-        while True:
-            _call(*self._waiting.get())
+        while (work := self._waiting.get()) is not None:
+            _call(*work)
+            # What it was about is not kept until there is something else to do.
+            del work
             self._idle.release()
 
 

@@ -24,7 +24,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -136,7 +135,7 @@ class RunManager:
         self._membership = membership.Membership(
             store, retention=retention, on_beat=self._on_beat_in_thread, log=log
         )
-        self._threads = ThreadPoolExecutor(STORE_THREADS, "jupyter_nbexec-store")
+        self._threads = background.Pool("jupyter_nbexec-store", STORE_THREADS)
         self._starting = asyncio.Lock()
         self._is_started = False
         self._is_stopping = False
@@ -231,7 +230,7 @@ class RunManager:
                 self._log.error("what was left is closed when a server is started again")
         await self._performer.stop()
         await background.run(self._store.close)
-        self._threads.shutdown(wait=False)
+        self._threads.stop()
 
     @property
     def unfinished(self) -> int:
@@ -931,9 +930,8 @@ class RunManager:
 
     async def _ask(self, function: Callable[..., T], *args: Any) -> T:
         """Ask the store, in a thread. Raises StorageUnavailable."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, function, *args)
+            return await asyncio.wrap_future(self._threads.submit(function, *args))
         except stores.StoreError as error:
             self._log.error("the run store: %s", error)
             raise errors.StorageUnavailable from error

@@ -111,6 +111,22 @@ class TestPool:
         assert called.empty()
         assert sum(thread.name.startswith("few-") for thread in threading.enumerate()) == 2
 
+    def test_stop(self) -> None:
+        """What waits is still done, and then the threads end; nothing more is taken."""
+        pool, opened = background.Pool("ending", 2), threading.Event()
+        own = [pool.submit(threading.current_thread) for _ in range(2)]
+        work = [pool.submit(opened.wait, DEADLINE) for _ in range(5)]
+        pool.stop()
+        with pytest.raises(RuntimeError, match="ending"):
+            pool.submit(int)
+        opened.set()
+
+        assert all(future.result(DEADLINE) for future in work)
+        for future in own:
+            thread = future.result(DEADLINE)
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
     def test_dies_with_the_process(self) -> None:
         """A process ends though its threads still work, and more wait."""
         program = (
@@ -135,6 +151,8 @@ def test_nothing_of_ours_is_in_the_shared_threads() -> None:
             and node.func.attr == "run_in_executor"
             and isinstance(node.args[0], ast.Constant)
         )
+        # Its threads are waited for when the process ends.
+        or (isinstance(node, ast.alias) and node.name == "ThreadPoolExecutor")
     ]
 
     # A lookup of its own, in a thread of its own.
