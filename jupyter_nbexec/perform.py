@@ -217,7 +217,9 @@ class Performer:
                 await asyncio.wait({getting})
         if not getting.cancelled():
             return getting.result()
-        run.error = self._early_end(run, run.ending or watch.Ending.TIMEOUT)
+        # One that another server is to execute has not failed.
+        if not run.is_to_move:
+            run.error = self._early_end(run, run.ending or watch.Ending.TIMEOUT)
         return None
 
     @asynccontextmanager
