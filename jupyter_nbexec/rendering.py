@@ -106,9 +106,8 @@ class Renderer:
 
     async def _ask(self, notebook: bytes) -> bytes | str:
         """Have a process make a page: that, or why there is none. Raises Overloaded."""
-        process = self._idle.pop() if self._idle else _Process()
+        process = self._take() or _Process()
         try:
-            process.keep()
             asked = asyncio.wrap_future(self._threads.submit(process.ask, notebook))
             kind, content = await asyncio.wait_for(asked, PATIENCE)
         except (TimeoutError, asyncio.TimeoutError):
@@ -133,6 +132,16 @@ class Renderer:
         if kind == FAULT:
             raise RuntimeError("a notebook cannot be rendered:\n" + content.decode("utf-8", "replace"))
         return content
+
+    def _take(self) -> _Process | None:
+        """Take a process that has nothing to do; one that has ended meanwhile says nothing of a page."""
+        while self._idle:
+            process = self._idle.pop()
+            process.keep()
+            if process.is_there:
+                return process
+            self._kill(process)
+        return None
 
     def _end_idle(self, process: _Process) -> None:
         self._idle.remove(process)
@@ -203,6 +212,11 @@ class _Process:
         if self.end is not None:
             self.end.cancel()
             self.end = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
 
     def kill(self) -> None:
         """End it now, whatever it does."""

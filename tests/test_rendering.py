@@ -39,6 +39,14 @@ def children() -> list[psutil.Process]:
     return [each for each in found if "jupyter_nbexec.render" in each.cmdline()]
 
 
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that has may never be collected, as in a container."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def until(condition: Any) -> None:
     """Wait for what another process does."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
@@ -106,6 +114,16 @@ async def test_limits(renderer: rendering.Renderer, monkeypatch: pytest.MonkeyPa
     assert b"<b>bold</b>" in await renderer.page("busy", notebook(), keep=True)
 
 
+async def test_a_process_that_was_ended(renderer: rendering.Renderer) -> None:
+    """A process that is ended while it has nothing to do is replaced; the next page is made all the same."""
+    await renderer.page("a", notebook(), keep=True)
+    (idle,) = renderer._idle
+    children()[0].kill()
+    await until(lambda: not idle.is_there)
+
+    assert b"<b>bold</b>" in await renderer.page("b", notebook(), keep=True)
+
+
 async def test_who_goes_away_leaves_room(
     renderer: rendering.Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +146,7 @@ async def test_who_goes_away_leaves_room(
 
     assert b"<b>bold</b>" in await renderer.page("mine", notebook(), keep=True)
     assert not asked[-1].done()
-    assert sum(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in first) == 1
+    assert sum(map(is_at_work, first)) == 1
     await renderer.stop()
     with pytest.raises(errors.Stopping):
         await asked[-1]
@@ -170,4 +188,4 @@ async def test_gone_with_the_server() -> None:
     await until(has_read)
     server.kill()
     server.wait(DEADLINE)
-    await until(lambda: not any(each.is_running() for each in below))
+    await until(lambda: not any(map(is_at_work, below)))
