@@ -47,10 +47,12 @@ def longest_callback() -> Iterator[list[tuple[float, str]]]:
 
     gc.collect()
     gc.disable()  # it would take the time of whoever happens to be at work
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(events.Handle, "_run", timed)
-        yield found
-    gc.enable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(events.Handle, "_run", timed)
+            yield found
+    finally:
+        gc.enable()
 
 
 def send(server: Server, attack: hostile.Attack, content: bytes) -> int:
