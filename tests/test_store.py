@@ -1727,10 +1727,11 @@ def test_a_server_that_is_slow(postgresql: Any, monkeypatch: pytest.MonkeyPatch)
     with opened(postgresql.create()) as runs:
         with runs._reading() as connection:
             connection.execute(sa.text("SELECT pg_sleep(0.5)"))
-        monkeypatch.setattr(database, "LONGEST", 0.3)
-        monkeypatch.setattr(database, "PATIENCE", 0.0)
-        with pytest.raises(store.StoreError, match="closed"), runs._reading() as connection:
-            connection.execute(sa.text("SELECT pg_sleep(20)"))
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "LONGEST", 2.0)
+            patched.setattr(database, "PATIENCE", 0.0)
+            with pytest.raises(store.StoreError, match="closed"), runs._reading() as connection:
+                connection.execute(sa.text("SELECT pg_sleep(60)"))
         assert runs.list() == []
 
 
