@@ -158,9 +158,11 @@ def running(folder: Path) -> Iterator[Hub]:
         below = hub.process.children(recursive=True)
         yield hub
     finally:
-        below = below or (hub.process.children(recursive=True) if process.poll() is None else [])
+        # Servers may have been started anew meanwhile.
+        if process.poll() is None:
+            below = list({*below, *hub.process.children(recursive=True)})
         processes.end(process, folder / "log")
-        _, left = psutil.wait_procs(below, 10)
+        _, left = psutil.wait_procs(below, DEADLINE)
         for each in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
