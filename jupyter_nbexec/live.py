@@ -171,8 +171,7 @@ class Run:
     @property
     def is_to_move(self) -> bool:
         """Whether another server is to execute it, since this one stops and has not begun."""
-        for_nothing_else = self.error is None or self.error.code is models.ErrorCode.SERVER_STOPPED
-        is_stopped = self.ending is watch.Ending.STOP and for_nothing_else
+        is_stopped = self.ending is watch.Ending.STOP and self.error is None
         return is_stopped and self.admitted.may_move and not self.has_begun
 
     @property
