@@ -108,6 +108,15 @@ function ofRefusal(
           : trans.__('Too many runs are waiting already. Try again later.'),
         actions: ['run']
       };
+    case 'notebook_unavailable':
+    case 'out_of_resources':
+    case 'server_overloaded':
+      return {
+        kind: 'warning',
+        text: trans.__('The server cannot do this now. Try again later.'),
+        detail: message,
+        actions: ['run']
+      };
     case 'run_not_found':
       return {
         kind: 'error',

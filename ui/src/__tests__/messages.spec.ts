@@ -34,6 +34,7 @@ it.each<[string, Error, RegExp, string[]]>([
   ],
   ['no kernel', new ApiError(422, 'no_such_kernel', 'no'), /choose another/, []],
   ['queue full', new ApiError(429, 'queue_full', 'no', {}, 7), /in 7 s/, ['run']],
+  ['server short', new ApiError(503, 'out_of_resources', 'no'), /later/, ['run']],
   ['queue full for long', new ApiError(429, 'queue_full', 'no'), /later/, ['run']],
   ['run gone', new ApiError(404, 'run_not_found', 'no'), /forgotten/, ['refresh']],
   ['our fault', new ApiError(500, 'internal_error', 'Internal error 1'), /Internal error 1/, ['refresh']],
