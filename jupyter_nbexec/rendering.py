@@ -11,11 +11,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from jupyter_nbexec import background, errors
+from jupyter_nbexec import background, caching, errors
 
 SANDBOX_POLICY: Final = (
     "sandbox; default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; "
@@ -54,8 +53,8 @@ class Renderer:
         self._places = asyncio.Semaphore(PROCESSES)
         self._idle: list[_Process] = []
         self._renderings: dict[str, _Rendering] = {}
-        #: Pages, and why there are none, of what does not change; the one that was asked for last is last.
-        self._pages: OrderedDict[str, bytes | str] = OrderedDict()
+        #: Pages, and why there are none, of what does not change.
+        self._pages: caching.Cache[bytes | str] = caching.Cache(KEPT)
         #: Processes that were killed, until they have been collected.
         self._burials: set[asyncio.Future[None]] = set()
         self._is_stopping = False
@@ -66,9 +65,8 @@ class Renderer:
         `keep` says that what this key stands for does not change. Who gives up cancels this.
         Raises NotAcceptable where there can be no page, Overloaded, Stopping.
         """
-        if key in self._pages:
-            self._pages.move_to_end(key)
-            return _read(self._pages[key])
+        if (kept := self._pages.get(key)) is not None:
+            return _read(kept)
         rendering = self._renderings.get(key)
         if rendering is None:
             if self._is_stopping:
@@ -99,9 +97,7 @@ class Renderer:
         async with self._places:
             made = await self._ask(notebook)
         if keep:
-            self._pages[key] = made
-            while sum(map(len, self._pages.values())) > KEPT:
-                self._pages.popitem(last=False)
+            self._pages.put(key, made, len(made))
         return made
 
     async def _ask(self, notebook: bytes) -> bytes | str:

@@ -16,6 +16,7 @@ LEVELS = {
     "languages": 1,
     "parameters": 1,
     "inject": 1,
+    "caching": 1,
     "outputs": 1,
     "truncation": 1,
     "in_kernel": 1,

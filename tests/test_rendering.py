@@ -82,9 +82,9 @@ async def test_once_for_all(renderer: rendering.Renderer, monkeypatch: pytest.Mo
     await renderer.page("so far", notebook(), keep=False)
     await renderer.page("so far", notebook(), keep=False)
     assert len(asked) == 3
-    monkeypatch.setattr(rendering, "KEPT", len(pages[0]) + 100)
+    monkeypatch.setattr(renderer._pages, "_capacity", len(pages[0]) + 100)
     await renderer.page("b", notebook(), keep=True)
-    assert list(renderer._pages) == ["b"]
+    assert (renderer._pages.get("a"), renderer._pages.get("b") is None) == (None, False)
     assert len(children()) == 1
 
 

@@ -43,20 +43,44 @@ class AnswerMixin(base.NbexecHandler):
 
     async def answer(self, view: live.View, accept: negotiation.Accept | None = None) -> None:
         """Write a run in the shape that the client asked for; the status is set already."""
+        may_keep = accept is None
         accept = accept or self.accept()
         size = view.size if accept.prefers_run() else background.UNKNOWN_SIZE
         shape, body, media_type = await background.offload(size, encode, view, accept, service=self.service)
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Vary", "Accept")
-        if shape.kind is not negotiation.Kind.RUN:
-            self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
         if shape.kind is negotiation.Kind.HTML:
             await self.answer_page(view, body)
-        else:
-            self.finish(body, set_content_type=media_type)
+            return
+        is_run = shape.kind is negotiation.Kind.RUN
+        answer = base.Answer(record=view.record, body=body, media_type=media_type, is_run=is_run)
+        self.answer_with(answer, may_keep=may_keep)
+
+    def answer_with(self, answer: base.Answer, *, may_keep: bool) -> None:
+        """Write an answer, and keep it, if it may be and the run has ended."""
+        if may_keep and answer.record.status.is_final:
+            self.parts.answers.put(self._answer_key(answer.record.id), answer, len(answer.body))
+        self._set_head(is_run=answer.is_run)
+        self.finish(answer.body, set_content_type=answer.media_type)
+
+    def answer_again(self, record: models.RunRecord) -> bool:
+        """Write what the same was answered with before, where the run is still so; whether it is."""
+        kept = self.parts.answers.get(self._answer_key(record.id))
+        if kept is None or kept.record != record:
+            return False
+        self.answer_with(kept, may_keep=False)
+        return True
+
+    def _answer_key(self, run_id: str) -> tuple[str, ...]:
+        return (run_id, self.request.path, *self.request.headers.get_list("Accept"))
+
+    def _set_head(self, *, is_run: bool) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Vary", "Accept")
+        if not is_run:
+            self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
 
     async def answer_page(self, view: live.View, notebook: bytes) -> None:
         """Write a run's notebook, given as JSON, as a page. Raises NotAcceptable, Overloaded."""
+        self._set_head(is_run=False)
         record = view.record
         # One page for all who look at a run while it is executed; it may be a moment old.
         key = record.id if record.status.is_final else f"{record.id} so far"

@@ -22,7 +22,9 @@ from tornado import httputil, web
 
 from jupyter_nbexec import (
     background,
+    caching,
     errors,
+    models,
     negotiation,
     outputs,
     planning,
@@ -37,6 +39,8 @@ T = TypeVar("T")
 #: The resource under which an authorizer decides on all that this extension does.
 RESOURCE = "jupyter_nbexec:runs"
 
+#: Bytes of answers that are kept.
+KEPT = 32 << 20
 #: Seconds that requests have to end when all they could wait for has, and then when they are cut off.
 SETTLING = 2.0
 
@@ -65,6 +69,18 @@ _TEMPLATES = jinja2.Environment(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The body of an answer with a run that has ended."""
+
+    #: What the run was then: its webhook may still change.
+    record: models.RunRecord
+    body: bytes
+    media_type: str
+    #: Whether it is the run as JSON, and nothing that the notebook has made.
+    is_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """What handlers need; the application builds it."""
 
@@ -78,6 +94,8 @@ class Parts:
     require_kernel_authorization: bool
     #: Whether people see their own runs only.
     private_runs: bool
+    #: What was answered of runs that have ended, by run and what was accepted.
+    answers: caching.Cache[Answer] = field(default_factory=lambda: caching.Cache(KEPT))
     #: Requests that are being answered.
     pending: set[NbexecHandler] = field(default_factory=set)
 

@@ -18,7 +18,6 @@ from jupyter_nbexec import (
     negotiation,
     notebooks,
     outputs,
-    rendering,
 )
 from jupyter_nbexec.handlers import answers, base
 
@@ -109,10 +108,14 @@ class RunResourceHandler(answers.AnswerMixin):
         seconds = self._wait()
         accept = self.accept()
         accept.require_possible()
-        await self.parts.runs.get(run_id, self.user)
+        record = await self.parts.runs.get(run_id, self.user)
         if accept.wants_events():
             await self.stream(self.parts.runs.follow(run_id, last_event_id(self)))
             return
+        if record.status.is_final:
+            self.set_header("Server-Timing", answers.server_timing(record))
+            if self.answer_again(record):
+                return
         view = await self.parts.runs.wait(run_id, seconds)
         if self._is_gone.is_set():
             return
@@ -196,17 +199,17 @@ class ExecutedNotebookHandler(answers.AnswerMixin):
         if chosen is None:
             message = "A notebook can be had as application/x-ipynb+json, application/json and text/html."
             raise errors.NotAcceptable(message)
-        await self.parts.runs.get(run_id, self.user)
+        record = await self.parts.runs.get(run_id, self.user)
+        if chosen != negotiation.HTML.media_type and self.answer_again(record):
+            return
         view = await self.parts.runs.view(run_id)
         notebook = view.notebook if view.notebook is not None else nbformat.v4.new_notebook()
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Vary", "Accept")
-        self.set_header("Content-Security-Policy", rendering.SANDBOX_POLICY)
         if chosen == negotiation.HTML.media_type:
             await self.answer_page(view, await background.run(outputs.dumps, notebook))
         else:
             body = await background.run(answers.write_notebook, notebook)
-            self.finish(body, set_content_type=chosen)
+            answer = base.Answer(record=view.record, body=body, media_type=chosen, is_run=False)
+            self.answer_with(answer, may_keep=True)
 
 
 class PruneHandler(base.BodyHandler):

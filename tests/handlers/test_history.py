@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sqlite3
 import urllib.parse
@@ -15,6 +16,7 @@ import pytest
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.auth import IdentityProvider, User
 
+from jupyter_nbexec import documents
 from tests.handlers.conftest import DEADLINE, SERVICE
 
 if TYPE_CHECKING:
@@ -227,6 +229,40 @@ async def test_get(server: Server) -> None:
         assert (await server.fetch("GET", link.removeprefix(server.base_url))).status == 200
     answer = await server.get(answered["id"], method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_read_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has ended is written once for all who read it in one shape, until anything of it changes."""
+    server.write("a.ipynb", "print('said')\n5")
+    run_id = (await server.run("a.ipynb")).json["id"]
+    read: list[bytes] = []
+
+    def unpack(content: bytes, unpack: Any = documents.unpack) -> Any:
+        read.append(content)
+        return unpack(content)
+
+    monkeypatch.setattr(documents, "unpack", unpack)
+    paths = [f"{SERVICE}/runs/{run_id}", f"{SERVICE}/runs/{run_id}/notebook"]
+    for number, accept in enumerate(["application/json", "application/x-ipynb+json", "text/plain, */*"]):
+        found = [
+            [await server.fetch("GET", path, headers={"Accept": accept}) for _ in range(3)] for path in paths
+        ]
+        assert len(read) == 2 * (number + 1)
+        for first, *others in found:
+            assert first.status == 200
+            for other in others:
+                assert other.body == first.body
+                for name in ("Content-Type", "Vary", "Cache-Control", "Content-Security-Policy"):
+                    assert other.headers.get(name) == first.headers.get(name)
+
+    changed = dataclasses.replace(await server.runs.get(run_id), warnings=("changed",))
+
+    async def get(*_: Any) -> Any:
+        return changed
+
+    monkeypatch.setattr(server.runs, "get", get)
+    await server.fetch("GET", paths[0], headers={"Accept": "application/json"})
+    assert len(read) == 7
 
 
 @pytest.mark.parametrize(
