@@ -13,7 +13,7 @@ RUN, INLINE = f"{SERVICE}/a.ipynb", SERVICE
 #: A request that is refused when all that belongs to it has been read.
 REFUSED = '{"parameters":{"b":1}}'
 #: What notebooks that are asked for hold: sources of code cells, of which the first declares parameters.
-MANY = "\n".join(f"a{number} = 1" for number in range(20_000))
+MANY = "\n".join(f"a{number} = 1" for number in range(1_000))
 VALUES = "{str(i): {'a': [i]} for i in range(50_000)}"
 NOTEBOOKS = {
     "a.ipynb": ("a = []", "# GET /x\n1", "# POST /x\n1"),

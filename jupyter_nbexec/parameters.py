@@ -80,7 +80,7 @@ def infer(notebook: NotebookNode, language: base.Language | None) -> list[models
     """Read the declared parameters; None: any name may be given.
 
     In a language whose cells are not read, what the notebook's metadata describe is what it declares.
-    Raises `InvalidNotebook` where the metadata hold no schema.
+    Raises `InvalidNotebook` where the metadata hold no schema, and where more are declared than can be given.
     """
     index = find_cell(notebook)
     if index is None or language is None:
@@ -92,6 +92,10 @@ def infer(notebook: NotebookNode, language: base.Language | None) -> list[models
             return None
         names = [name for name in described if language.check_name(name) is None]
         found = [models.Parameter(name=name, type="any", schema={}, default_source="") for name in names]
+    if len(found) > MAX_PARAMETERS:
+        raise errors.InvalidNotebook(
+            f"The notebook declares {len(found)} parameters; {MAX_PARAMETERS} can be given."
+        )
     return [_merge(entry, described.get(entry.name, {})) for entry in found]
 
 

@@ -350,6 +350,16 @@ def test_hostile_values_cost_little(keywords: dict[str, Any], value: Any) -> Non
     assert sum(len(message) for _, message in found) < 5_000
 
 
+def test_number_of_parameters() -> None:
+    """A notebook declares no more parameters than a request may give."""
+    source = "\n".join(f"a{number} = 1" for number in range(parameters.MAX_PARAMETERS))
+    declared = parameters.infer(notebook(source), PYTHON)
+    assert declared is not None
+    assert len(declared) == parameters.MAX_PARAMETERS
+    with pytest.raises(errors.InvalidNotebook, match="declares 1001 parameters; 1000 can be given"):
+        parameters.infer(notebook(f"{source}\nb = 1"), PYTHON)
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     value=st.recursive(
